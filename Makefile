@@ -1,0 +1,59 @@
+# Everything a fresh machine needs is python3 and make; `make help` lists what there is.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+DEMO   ?= .demo
+REPORT ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test slow real lint types floors bare check bench lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+# The environment is made once and made anew when the lock or the project file changes.
+$(READY): requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the pinned dependencies into $(VENV) (about two minutes, once) ..."
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $(VENV)/uv.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $(VENV)/uv.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY) ## simulate a book, train, score, plan, and print the top tasks with their reasons
+	@$(BIN)/churnkit demo $(DEMO)
+
+test: $(READY) ## the tests (minutes); slow and real-data suites have targets of their own
+	@$(BIN)/python -m pytest
+
+slow: $(READY) ## the slow tests: label shuffles, random kills, the wheel in an empty environment
+	@$(BIN)/python -m pytest -m slow
+
+real: $(READY) ## the main job on third-party data (CHURNKIT_REAL_DATA); skips where it is absent
+	@$(BIN)/python -m pytest -m realdata -rs -s tests/realdata
+
+lint: $(READY) types floors ## ruff, mypy --strict, and the floors of the house
+	@$(BIN)/ruff check .
+
+types: $(READY)
+	@$(BIN)/mypy
+
+floors: $(READY)
+	@$(BIN)/lint-imports
+
+bare: $(READY) ## the import lists: the face is lazy, a CRM job imports nothing heavy
+	@$(BIN)/python -m pytest tests/test_house.py
+
+check: lint bare test ## all that must hold before a change lands
+
+bench: $(READY) ## every benchmark, small, each against a named peer
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script --small; done
+
+lock: $(READY) ## resolve the dependencies anew (for 3.11, 3.12 and 3.13 at once)
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	    --no-header --no-annotate --no-emit-index-url --quiet -o requirements.lock
+
+clean: ## remove what make made
+	rm -rf $(VENV) $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,273 @@
+"""The command `churnkit`: one command per job. Tables go to stdout, progress and errors to stderr."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from churnkit.cutoffs import moment
+from churnkit.errors import BusyError, ChurnkitError
+
+if TYPE_CHECKING:
+    from churnkit.jobs import Report
+
+app = typer.Typer(
+    name="churnkit",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Raw records in, explained outreach tasks out.\n\n"
+         "Exit codes: 0 done; 1 an error, said in one paragraph; 2 the command line is wrong; "
+         "3 done, and the answer is that work may not go on; 4 another run holds the workspace.",
+)
+
+
+def _at(text: str) -> dt.datetime:
+    """The cutoff that the command line names; the only place where the wall clock is read."""
+    return moment(f"{dt.datetime.now(dt.UTC):%Y-%m-%d}" if text == TODAY else text)
+
+
+TODAY = "today"
+Folder = Annotated[Path, typer.Argument(help="The workspace: the folder of churnkit.toml.")]
+At = Annotated[str, typer.Option("--at", help="The cutoff, such as 2026-11-01: nothing after it is seen.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of a table.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")]
+Targets = Annotated[list[str] | None, typer.Option("--target", help="Only this target; may be repeated.")]
+HERE = Path()
+
+
+@app.command()
+def init(folder: Folder = HERE,
+         source: Annotated[Path | None, typer.Option("--from", help="Propose a mapping of the files found here.")] = None,
+         as_json: Json = False) -> None:
+    """Make a workspace.
+
+    Example: churnkit init acme --from exports/
+    """
+    from churnkit import setup
+
+    _do(lambda: setup.init(folder, source), as_json)
+
+
+@app.command()
+def simulate(folder: Folder, *, accounts: int = 2000, months: int = 24, seed: int = 7, difficulty: str = "normal",
+             end: str = "2026-11-01", as_json: Json = False) -> None:  # noqa: PLR0917
+    """Make a workspace with a simulated book.
+
+    Example: churnkit simulate book --accounts 500
+    """
+    from churnkit import setup
+
+    _do(lambda: setup.simulate(folder, accounts=accounts, months=months, seed=seed, end=_at(end),
+                               difficulty=difficulty), as_json)
+
+
+@app.command()
+def check(folder: Folder = HERE, at: At = TODAY, as_json: Json = False) -> None:
+    """Say what was found, what is missing, and whether it suffices.
+
+    Example: churnkit check acme --at 2026-11-01
+    """
+    from churnkit import jobs
+
+    _do(lambda: jobs.check(folder, _at(at)), as_json)
+
+
+@app.command()
+def features(folder: Folder = HERE, at: At = TODAY,
+             start: Annotated[str | None, typer.Option("--from", help="Backfill from this day on.")] = None,
+             restate: Annotated[bool, typer.Option(help="Compute anew what stands already.")] = False,
+             as_json: Json = False) -> None:
+    """Compute features into the store.
+
+    Example: churnkit features acme --at 2026-11-01 --from 2025-01-01
+    """
+    from churnkit import jobs
+
+    _do(lambda: jobs.features(folder, _at(at), start=_at(start) if start else None, restate=restate), as_json)
+
+
+@app.command()
+def train(folder: Folder = HERE, at: At = TODAY, target: Targets = None, as_json: Json = False) -> None:
+    """Train and register the models.
+
+    Example: churnkit train acme --at 2026-11-01 --target churn
+    """
+    from churnkit import jobs
+
+    _do(lambda: jobs.train(folder, _at(at), target or ()), as_json)
+
+
+@app.command()
+def score(folder: Folder = HERE, at: At = TODAY, as_json: Json = False) -> None:
+    """Score everybody and give reasons.
+
+    Example: churnkit score acme --at 2026-11-01
+    """
+    from churnkit import jobs
+
+    _do(lambda: jobs.score(folder, _at(at)), as_json)
+
+
+@app.command()
+def plan(folder: Folder = HERE, at: At = TODAY, dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Turn scores and signals into tasks.
+
+    Example: churnkit plan acme --at 2026-11-01 --dry-run
+    """
+    from churnkit import jobs
+
+    _do(lambda: jobs.plan(folder, _at(at), dry_run=dry_run), as_json)
+
+
+@app.command()
+def sync(folder: Folder = HERE, at: At = TODAY, dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Push pending tasks, bring answers back.
+
+    Example: churnkit sync acme --dry-run
+    """
+    from churnkit import jobs
+
+    _do(lambda: jobs.sync(folder, _at(at), dry_run=dry_run), as_json)
+
+
+@app.command()
+def run(folder: Folder = HERE, at: At = TODAY, as_json: Json = False) -> None:
+    """Do all of a day's stations.
+
+    Example: churnkit run acme --at 2026-11-01
+    """
+    from churnkit import jobs
+
+    _do(lambda: jobs.run(folder, _at(at)), as_json)
+
+
+@app.command()
+def explain(entity: str, folder: Folder = HERE, at: At = TODAY, as_json: Json = False) -> None:
+    """Say why an account or asset scores as it does.
+
+    Example: churnkit explain A00042 acme --at 2026-11-01
+    """
+    from churnkit import jobs
+
+    _do(lambda: jobs.explain(folder, entity, _at(at)), as_json)
+
+
+@app.command()
+def impact(folder: Folder = HERE, as_json: Json = False) -> None:
+    """Count tasks by play, status and control.
+
+    Example: churnkit impact acme
+    """
+    from churnkit import jobs
+
+    _do(lambda: jobs.impact(folder), as_json)
+
+
+@app.command()
+def demo(folder: Annotated[Path, typer.Argument(help="An empty folder.")] = Path("churnkit-demo"), accounts: int = 1500,
+         as_json: Json = False) -> None:
+    """Run the whole line on a simulated book.
+
+    Example: churnkit demo
+    """
+    from churnkit import setup
+
+    _do(lambda: setup.demo(folder, accounts), as_json)
+
+
+@app.command()
+def doctor(folder: Folder = HERE, as_json: Json = False) -> None:
+    """Look whether this machine and workspace can work.
+
+    Example: churnkit doctor acme
+    """
+    from churnkit import setup
+
+    _do(lambda: setup.doctor(folder), as_json)
+
+
+@app.command()
+def upgrade(folder: Folder = HERE, as_json: Json = False) -> None:
+    """Bring files of an older churnkit up to date, with a backup.
+
+    Example: churnkit upgrade acme
+    """
+    from churnkit import setup
+
+    _do(lambda: setup.upgrade(folder), as_json)
+
+
+def main() -> None:
+    """The entry point: our own errors become one paragraph on stderr and an exit code, never a traceback."""
+    app()
+
+
+def pipeline(*stations: str) -> None:
+    """Runs stations in order for `WORKSPACE --at DATE`, as the scripts in pipelines/ do; stops at the first that fails."""
+    script = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+    @script.command()
+    def _all(folder: Folder = HERE, at: At = TODAY, as_json: Json = False) -> None:
+        from churnkit import jobs
+
+        for station in stations:
+            job = getattr(jobs, station)
+            _do((lambda job=job: job(folder)) if station == "impact" else (lambda job=job: job(folder, _at(at))), as_json)
+
+    script()
+
+
+def _do(job: Callable[[], Report], as_json: bool) -> None:
+    """Runs a job, shows its report, and turns its errors into one paragraph and an exit code."""
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
+    logging.getLogger("churnkit").setLevel(logging.INFO)
+    try:
+        report = job()
+    except BusyError as error:
+        _fail(str(error), 4)
+    except ChurnkitError as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("Stopped. Nothing half-written is left; run the same command again to go on.", 130)
+    if as_json:
+        sys.stdout.write(json.dumps({"job": report.title, "notes": report.notes, **report.data}, default=str) + "\n")
+    else:
+        _show(report)
+    if report.code:
+        raise typer.Exit(report.code)
+
+
+def _fail(text: str, code: int) -> None:
+    sys.stderr.write(f"churnkit: {' '.join(text.split())}\n")
+    raise typer.Exit(code)
+
+
+def _show(report: Report) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(soft_wrap=False)
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in report.rows:  # rows of another shape make a table of their own
+        groups.setdefault(tuple(row), []).append(row)
+    for names, rows in groups.items():
+        table = Table(*[name.replace("_", " ") for name in names], box=None, header_style="bold", pad_edge=False)
+        for row in rows:
+            table.add_row(*[escape(_cell(value)) for value in row.values()])
+        console.print(table)
+    for note in report.notes:
+        console.print(escape(note))
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""Features -> scores and reasons: labels, models, honest evaluation, and the one door to MLflow."""

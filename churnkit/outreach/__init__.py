@@ -1,0 +1,1 @@
+"""Scores and signals -> tasks -> outcomes: policy, plan, brief, outbox and CRM sync."""

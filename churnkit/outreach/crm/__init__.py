@@ -1,0 +1,1 @@
+"""The connectors: one file per CRM, each the only one that imports its client."""

@@ -1,0 +1,358 @@
+"""churnkit.toml and CHURNKIT_* variables, read once into one frozen Settings; every mistake is named with its mend."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from churnkit.cutoffs import duration, moment
+from churnkit.errors import SettingsError, did_you_mean
+from churnkit.schemas import RAW_TABLES
+
+FILE = "churnkit.toml"
+SCHEMA_VERSION = 1
+
+
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError(f"'{name}' is no time zone; write for instance 'UTC' or 'Europe/Berlin'") from None
+    return name
+
+
+def _words(call: Any) -> BeforeValidator:
+    """A parser of ours as a pydantic validator: its message becomes the field's."""
+
+    def parse(value: Any) -> Any:
+        try:
+            return call(value)
+        except SettingsError as error:
+            raise ValueError(str(error)) from None
+
+    return BeforeValidator(parse)
+
+
+Span = Annotated[dt.timedelta, _words(duration)]
+Moment = Annotated[dt.datetime, _words(moment)]
+Zone = Annotated[str, AfterValidator(_zone)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+
+class Join(_Frozen):
+    """Columns looked up elsewhere, for an export that is keyed by something else than the contract asks for."""
+
+    table: str = ""
+    """A table of the contract to look in, as mapped in this file: `their` and `take` then name its contract columns."""
+    source: str = ""
+    """Or any other source to look in (a file, a glob): `their` and `take` then name its own columns."""
+    on: str
+    """The column of this export that is looked up."""
+    their: str = ""
+    """The column it is found in on the other side; left out: the same name as `on`."""
+    take: Annotated[dict[str, str], BeforeValidator(lambda take: {take: take} if isinstance(take, str) else take)]
+    """What is taken over: one name, or { new name = 'name over there' }; the new name counts as a source column."""
+    pick: Literal["only", "first", "last"] = "only"
+    """Where several rows match: `only` calls differing values an error; `first` and `last` take least and greatest."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Join:
+        if bool(self.table) == bool(self.source):
+            raise ValueError("needs either table = '...' (of the contract) or source = '...' (a file), not both")
+        if self.table and self.table not in RAW_TABLES:
+            raise ValueError(f"looks in '{self.table}', which is no table of the contract."
+                             f"{did_you_mean(self.table, RAW_TABLES)}")
+        return self
+
+
+def offset(text: str) -> tuple[str, str, str]:
+    """The parts of 'contract_time + source column unit': the base time, the column and the unit (ms, s, min, h or d).
+
+    Raises:
+        SettingsError: If the text is not of that form.
+
+    >>> offset("opened_at + resolution_time_hours h")
+    ('opened_at', 'resolution_time_hours', 'h')
+    """
+    found = re.fullmatch(r"\s*(\w+)\s*\+\s*(.+?)\s+(ms|s|min|h|d)\s*", text)
+    if not found:
+        raise SettingsError(f"'{text}' is no offset. Write 'opened_at + resolution_time_hours h': a time of the "
+                            "contract, a column of the source, and its unit (ms, s, min, h or d).")
+    return found[1], found[2], found[3]
+
+
+def _offset(text: str) -> str:
+    offset(text)
+    return text
+
+
+class TableMap(_Frozen):
+    """Where one raw table lies, and how its columns, values, units, zone and grain map to the contract."""
+
+    source: str = ""
+    """A file, a folder, a glob, a DuckDB or SQLite file, or postgresql://${DB_USER}:${DB_PASSWORD}@host/db."""
+    table: str = ""
+    """The table inside a database source."""
+    delimiter: Annotated[str, Field(max_length=1)] = ""
+    """What separates the columns of a CSV file; left out: found from its header."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """contract name = the source's name; a contract column not named here is looked for under its own name."""
+    constants: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """contract name = one value for every row."""
+    values: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """contract column = { the source's value = the contract's }; values that are not named stay as they are."""
+    units: dict[str, Literal["s", "min", "h", "ms"]] = Field(default_factory=dict)
+    """contract column of a duration = the source's unit; it is converted to the contract's (seconds)."""
+    offsets: dict[str, Annotated[str, _words(_offset)]] = Field(default_factory=dict)
+    """contract time = 'contract_time + source_column unit', for exports that give a span: 'opened_at + hours_open h'."""
+    keep: dict[str, list[str]] = Field(default_factory=dict)
+    """source column = the values whose rows are kept; the others are not part of the table, and are counted."""
+    distinct: bool = False
+    """Rows that are the same in all mapped columns count once (a table made from a wider one)."""
+    unpivot: list[str] = Field(default_factory=list)
+    """telemetry only: the source columns that are one sensor each; empty cells are no measurement."""
+    formats: list[str] = Field(default_factory=list)
+    """strptime formats of this table's times, tried in order ('iso', 'epoch_s', 'epoch_ms' too); left out: ISO 8601."""
+    zone: Zone | None = None
+    """The zone of times that name none; left out: the workspace's."""
+    grain: Literal["instant", "hour", "day"] = "instant"
+    """What one row stands for: a moment, or the sum over the hour or day that starts at its time."""
+    known_after: Span = dt.timedelta(0)
+    """How long after its own time a row can be known, where there is no recorded_at."""
+    covers_until: Moment | None = None
+    """How far this table reaches; left out: the workspace's covers_until, else the time of the run."""
+    duplicates: Literal["warn", "error", "keep"] = "warn"
+    """What fully identical rows of a table without a key are: said and kept, an error, or not looked for."""
+    join: Annotated[tuple[Join, ...], BeforeValidator(lambda one: [one] if isinstance(one, Mapping) else one)] = ()
+    """Columns looked up elsewhere: { table = 'subscriptions', on = 'subscription_id', take = 'account_id' }."""
+    parts: tuple[TableMap, ...] = ()
+    """Several sources that make up this table, each a [[tables.NAME.parts]] with a source, columns and so on of its own;
+    zone, grain, known_after, covers_until and duplicates are said once, at the table."""
+
+
+class TargetSettings(_Frozen):
+    """Windows of one target; what is left out keeps its default."""
+
+    enabled: bool = True
+    horizon: Span | None = None
+    lead: Span | None = None
+    grace: Span | None = None
+    inactivity: Span = dt.timedelta(days=30)
+    """Without subscriptions: how long without use counts as gone."""
+    code: str | None = None
+    """maintenance: only failures of this code."""
+
+
+class FeatureSettings(_Frozen):
+    """What the features need to know of this workspace; what is left out is discovered once and then kept in a file."""
+
+    top_events: list[str] | None = None
+    sensors: list[str] | None = None
+    error_codes: list[str] | None = None
+    components: list[str] | None = None
+    plans: list[str] = Field(default_factory=list)
+    """Plans from the smallest to the largest; without it, by their median price."""
+    addons: list[str] = Field(default_factory=list)
+    """Plans that are add-ons beside a main plan."""
+    ttl: Span = dt.timedelta(days=7)
+    """How old a feature may be and still be served."""
+
+
+class TrainingSettings(_Frozen):
+    """When and how the models learn."""
+
+    every: Span = dt.timedelta(days=28)
+    start: Moment | None = None
+    asset_every: Span = dt.timedelta(days=7)
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    seed: int = 7
+
+
+class ValueSettings(_Frozen):
+    """What is at stake, in the workspace's currency."""
+
+    margin: Annotated[float, Field(gt=0, le=1)] = 0.8
+    months: Annotated[int, Field(ge=1)] = 12
+    expansion_share: Annotated[float, Field(gt=0)] = 0.3
+    """Expected gain of an expansion as a share of the account's MRR, until enough expansions have been seen."""
+    failure_cost: dict[str, float] = Field(default_factory=dict)
+    """Cost of a failure per asset model."""
+    failure_share: Annotated[float, Field(ge=0)] = 1.0
+    """Else: a failure costs this many months of the account's MRR."""
+
+
+class Settings(_Frozen):
+    """All that a workspace says about itself."""
+
+    schema_version: int = SCHEMA_VERSION
+    root: Path = Path()
+    name: str = "churnkit"
+    zone: Zone = "UTC"
+    currency: str = "EUR"
+    rates: dict[str, float] = Field(default_factory=dict)
+    """Currency = its worth in the workspace's currency; needed where currencies are mixed."""
+    invalid: Literal["raise", "drop", "quarantine"] = "raise"
+    allow_code: bool = False
+    covers_until: Moment | None = None
+    raw: str = "data/raw"
+    """The folder in which a table lies, named as in the contract, when it has no section of its own."""
+    tables: dict[str, TableMap] = Field(default_factory=dict)
+    targets: dict[str, TargetSettings] = Field(default_factory=dict)
+    features: FeatureSettings = FeatureSettings()
+    training: TrainingSettings = TrainingSettings()
+    value: ValueSettings = ValueSettings()
+    policy: str = "outreach.toml"
+    store: str = "features"
+    mlflow: str = "sqlite:///state/mlflow.db"
+    outbox: str = "sqlite:///state/outbox.db"
+    crm: str = "files"
+    crm_options: dict[str, str] = Field(default_factory=dict)
+
+    def path(self, relative: str | Path) -> Path:
+        """A path of the workspace; absolute paths stay as they are."""
+        return self.root / relative
+
+    @property
+    def state(self) -> Path:
+        """The folder of everything that churnkit writes beside features."""
+        return self.root / "state"
+
+    def url(self, text: str) -> str:
+        """A database URL with ${ENV} filled in and a relative SQLite path anchored at the workspace."""
+        filled = fill(text)
+        found = re.fullmatch(r"sqlite:///(?!/)(.+)", filled)
+        return f"sqlite:///{(self.root / found[1]).resolve()}" if found else filled
+
+
+def fill(text: str) -> str:
+    """Replaces each ${NAME} by the environment's value.
+
+    Raises:
+        SettingsError: If a named variable is not set.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        if found[1] not in os.environ:
+            raise SettingsError(f"{FILE} names ${{{found[1]}}}, which is not set. Set it in the environment: "
+                                f"export {found[1]}=...")
+        return os.environ[found[1]]
+
+    return re.sub(r"\$\{(\w+)\}", value, text)
+
+
+def load(path: str | Path) -> Settings:
+    """Settings from a workspace folder or its churnkit.toml, with CHURNKIT_* variables on top.
+
+    CHURNKIT_OUTBOX, CHURNKIT_MLFLOW, CHURNKIT_STORE, CHURNKIT_CRM and CHURNKIT_INVALID replace the key of that name.
+
+    Raises:
+        SettingsError: If the file is missing, is no TOML, or says something that is not understood.
+    """
+    file = Path(path)
+    file = file / FILE if file.is_dir() else file
+    if not file.is_file():
+        raise SettingsError(f"No {FILE} in '{file.parent}'. Make a workspace with: churnkit init {file.parent}")
+    return from_mapping(read_toml(file), root=file.parent, file=file)
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """A TOML file as a dict.
+
+    Raises:
+        SettingsError: If it cannot be read; names the line.
+    """
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file}: not valid TOML: {error}. Mend that line; strings need quotes.") from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{file}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from None
+    except OSError as error:
+        raise SettingsError(f"{file}: cannot be read ({error.strerror}). Make it a readable file.") from None
+
+
+def from_mapping(data: Mapping[str, Any], root: Path = Path(), file: Path | None = None) -> Settings:
+    """Settings from a parsed churnkit.toml.
+
+    Raises:
+        SettingsError: For the first key that is unknown or wrong, by its path, with the mend.
+    """
+    name = str(file or FILE)
+    data = _with_environment(_lift_invalid(data, name))
+    try:
+        settings = Settings(**{**data, "root": root})
+    except ValidationError as error:
+        raise SettingsError(explain(error, Settings, name)) from None
+    if settings.schema_version > SCHEMA_VERSION:
+        raise SettingsError(f"{name}: schema_version {settings.schema_version} is newer than this churnkit knows "
+                            f"({SCHEMA_VERSION}). Upgrade churnkit.")
+    for table, whole in settings.tables.items():
+        for mapping in (whole, *whole.parts):
+            _known_columns(name, table, mapping)
+    return settings
+
+
+def _lift_invalid(data: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """[tables] holds `invalid` beside one section per table: the two are parted here."""
+    tables = data.get("tables", {})
+    if not isinstance(tables, Mapping):
+        return dict(data)
+    sections = {table: section for table, section in tables.items() if table != "invalid"}
+    for table in sections:
+        if table not in RAW_TABLES:
+            raise SettingsError(f"{name}: [tables.{table}] is no table of the contract."
+                                f"{did_you_mean(table, RAW_TABLES)} Known: {', '.join(RAW_TABLES)}.")
+    lifted = {"invalid": tables["invalid"]} if "invalid" in tables else {}
+    return {**data, **lifted, "tables": sections}
+
+
+def _with_environment(data: Mapping[str, Any]) -> dict[str, Any]:
+    """CHURNKIT_* variables replace the keys of their names."""
+    names = {key: f"CHURNKIT_{key.upper()}" for key in ("outbox", "mlflow", "store", "crm", "invalid")}
+    return {**data, **{key: os.environ[name] for key, name in names.items() if name in os.environ}}
+
+
+def _known_columns(name: str, table: str, mapping: TableMap) -> None:
+    known = RAW_TABLES[table].by_name
+    for column in {*mapping.columns, *mapping.constants, *mapping.values, *mapping.units, *mapping.offsets}:
+        if column not in known:
+            raise SettingsError(f"{name}: [tables.{table}] maps '{column}', which is no column of {table}."
+                                f"{did_you_mean(column, known)} Known: {', '.join(known)}.")
+
+
+def explain(error: ValidationError, model: type[BaseModel], file: str) -> str:
+    """The first complaint of pydantic as one paragraph: file, key, what is wrong, and the mend.
+
+    `model` is the class that was being read; it tells the known keys for 'did you mean'.
+    """
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = _fields(model, first["loc"][:-1])
+        key = str(first["loc"][-1])
+        return f"{file}: unknown key '{where}'.{did_you_mean(key, known)} Known here: {', '.join(known)}."
+    shown = "" if isinstance(first["input"], Mapping) else f" (found {first['input']!r})"
+    return f"{file}: '{where}' {first['msg'].removeprefix('Value error, ')}{shown}. Mend that key."
+
+
+def _fields(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """The field names at a path of nested models, as far as it can be followed."""
+    here: Any = model
+    for part in path:
+        field = here.model_fields.get(str(part)) if hasattr(here, "model_fields") else None
+        if field is None:
+            continue  # the key of a dict or the index of a list: the model below it is the dict's value type
+        args = getattr(field.annotation, "__args__", ())
+        here = next((arg for arg in (*args, field.annotation) if hasattr(arg, "model_fields")), here)
+    return [name for name in here.model_fields if name != "root"]

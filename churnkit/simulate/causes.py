@@ -1,0 +1,154 @@
+"""The known causes: when each strikes, how it builds up and fades, and what it does to use, churn and growth.
+
+A cause is a pair of linear states per account and week. A shock raises the driver `y`, which fades by half every
+`fades` weeks; the effect `x` follows it with a lag, so that signals (drawn from `y`) precede hazards (drawn from `x`).
+Because both are linear, what the state at a cutoff says of any later week has a closed form: that is the truth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from churnkit.simulate.world import AHEAD, WARM, Array, World
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One cause: how often a year, how it fades and lags (weeks), and its pull on log hazards and log use."""
+
+    name: str
+    yearly: float
+    fades: float
+    lags: float
+    churn: float
+    use: float = 0.0
+    growth: float = 0.0
+    contact: float = 0.0
+    """Change of the log churn hazard that outreach brings while the cause is at work; below zero helps."""
+
+
+CAUSES = (
+    Cause("champion_left", 0.25, fades=18, lags=3, churn=1.9, use=-0.9, growth=-0.5, contact=-0.7),
+    Cause("price_rise", 0.25, fades=16, lags=1.5, churn=1.5, use=-0.1, growth=-0.2, contact=-0.2),
+    Cause("bug_burst", 0.45, fades=6, lags=3, churn=1.6, use=-0.3, growth=-0.3, contact=-0.5),
+    Cause("slow_support", 0.3, fades=10, lags=3, churn=1.4, use=-0.15, growth=-0.2, contact=-0.6),
+    Cause("payment_trouble", 0.2, fades=9, lags=3, churn=1.8, use=-0.1, growth=-0.6, contact=0.1),
+    Cause("never_adopted", 0.0, fades=45, lags=0.5, churn=1.6, use=-1.3, growth=-1.0, contact=-0.4),
+    Cause("growth", 0.6, fades=12, lags=2, churn=-0.8, use=0.55, growth=2.6),
+)
+INDEX = {cause.name: number for number, cause in enumerate(CAUSES)}
+_ADOPTION = INDEX["never_adopted"]
+_PRICE = INDEX["price_rise"]
+
+
+@dataclass(frozen=True)
+class States:
+    """Driver and effect of every cause, arrays of shape (weeks, causes, accounts), and the shocks that raised them."""
+
+    y: Array
+    x: Array
+    shocks: Array
+    ry: Array
+    rx: Array
+    gain: Array
+    churn: Array
+    growth: Array
+    base_churn: Array
+    base_growth: Array
+
+    def driver(self, name: str) -> Array:
+        """The driver of one cause, shape (weeks, accounts); a fresh shock of usual size is 1."""
+        return self.y[:, INDEX[name]]
+
+    def effect(self, name: str) -> Array:
+        """The effect of one cause, shape (weeks, accounts); its peak after a shock of usual size is 1."""
+        return self.x[:, INDEX[name]]
+
+    def log_hazard(self, pull: Array, base: Array) -> Array:
+        """Log hazard by week and account, up to a constant."""
+        return np.einsum("wca,c->wa", self.x, pull) + base
+
+    def foreseen(self, week: int, pull: Array, base: Array) -> Array:
+        """The log hazard that the state at the beginning of `week` foresees for it and the AHEAD next weeks.
+
+        Shape (AHEAD + 1, accounts). Shocks yet to come are unforeseen; `surprise` accounts for them on average.
+        """
+        lags = np.arange(1, AHEAD + 2)[:, None]
+        held = self.rx**lags
+        lag = (1 - self.rx) * self.ry * (self.ry**lags - self.rx**lags) / (self.ry - self.rx)
+        seen_x, seen_y = self.x[week - 1], self.y[week - 1]
+        return np.asarray((held * pull) @ seen_x + (lag * pull * self.gain) @ seen_y + base)
+
+    def surprise(self, pull: Array, base: Array, first: int) -> Array:
+        """How much greater the mean hazard is than foreseen, per lag, shape (AHEAD + 1,): what new shocks bring."""
+        hazard = np.exp(self.log_hazard(pull, base))
+        weeks = range(first, len(hazard) - AHEAD, 4)
+        came = np.array([hazard[week:week + AHEAD + 1].mean(axis=1) for week in weeks]).mean(axis=0)
+        seen = np.array([np.exp(self.foreseen(week, pull, base)).mean(axis=1) for week in weeks]).mean(axis=0)
+        return np.asarray(came / seen)
+
+
+def strike(world: World, price_weeks: Array) -> States:
+    """Draws the shocks and runs the states through all weeks.
+
+    `price_weeks` (weeks, accounts) is True where a contract's month begins: prices rise then only.
+    """
+    dice = world.dice("causes")
+    weeks, size = world.clock.all_weeks, world.size
+    yearly = np.array([cause.yearly for cause in CAUSES])
+    chance = np.broadcast_to((yearly / 52.18)[None, :, None], (weeks, len(CAUSES), size)).copy()
+    chance[:, _PRICE] = np.where(price_weeks, yearly[_PRICE] / 12, 0.0)
+    struck = dice.random(chance.shape, dtype=np.float32) < chance
+    sizes = 0.6 + 0.8 * dice.random(chance.shape, dtype=np.float32)
+    shocks = np.where(struck, sizes, 0).astype(np.float32)
+    joined = world.clock.week(world.joined)
+    alive = np.arange(weeks)[:, None] >= joined[None, :]
+    shocks *= alive[:, None, :]
+    shocks[joined, _ADOPTION, np.arange(size)] = np.where(dice.random(size) < 0.16, 0.8 + 0.4 * dice.random(size), 0)
+    return _run(world, shocks)
+
+
+def _run(world: World, shocks: Array) -> States:
+    ry = 0.5 ** (1 / np.array([cause.fades for cause in CAUSES]))
+    rx = np.exp(-1 / np.array([cause.lags for cause in CAUSES]))
+    steps = np.arange(1, 60)[:, None]
+    gain = 1 / ((1 - rx) * (ry**steps - rx**steps) / (ry - rx)).max(axis=0)
+    y, x = np.zeros_like(shocks), np.zeros_like(shocks)
+    for week in range(len(shocks)):
+        y[week] = ry[:, None] * y[week - 1] + shocks[week] if week else shocks[week]
+        x[week] = (rx[:, None] * x[week - 1] if week else 0) + ((1 - rx) * gain)[:, None] * y[week]
+    strength = world.dials.causes
+    churn = strength * np.array([cause.churn for cause in CAUSES])
+    growth = strength * np.array([cause.growth for cause in CAUSES])
+    base_churn = strength * (-0.45 * world.temper + np.array([0.25, 0.0, -0.3])[world.segment])
+    base_growth = strength * (0.4 * world.appetite + 0.15 * world.temper)
+    return States(y, x, shocks, ry, rx, gain, churn, growth, base_churn, base_growth)
+
+
+def contact_effect(world: World, states: States, week: int) -> Array:
+    """True change of each account's log churn hazard if a person contacts it at the beginning of `week`.
+
+    Causes that a person can mend pull it below zero; content accounts that nobody hears from are sleeping dogs, whom
+    a call reminds that they could leave.
+    """
+    pull = np.array([cause.contact for cause in CAUSES])
+    helped = np.einsum("ca,c->a", np.minimum(states.x[week - 1], 1.5), pull)
+    quiet = (states.x[week - 1].sum(axis=0) < 0.3) & (world.temper > -0.3) & (world.appetite < 0)
+    return np.asarray(helped - 0.05 + np.where(quiet, 0.4, 0.0))
+
+
+def active(states: States, week: int) -> list[str]:
+    """The causes at work at the beginning of a week, one text per account, joined by `;`."""
+    on = states.x[week - 1] + states.y[week - 1] > 0.4
+    texts: dict[tuple[bool, ...], str] = {}
+    rows = [tuple(row) for row in on.T.tolist()]
+    for row in set(rows):
+        texts[row] = ";".join(cause.name for cause, there in zip(CAUSES, row, strict=True) if there)
+    return [texts[row] for row in rows]
+
+
+def observed(weekly: Array, weeks: int) -> Array:
+    """The book's own weeks of a (weeks, accounts) array, as (accounts, weeks)."""
+    return weekly[WARM:WARM + weeks].T

@@ -1,0 +1,11 @@
+"""Once a month: what the plays did, counted by play, status and control, for a workspace and a date.
+
+    python pipelines/monthly_impact.py . --at 2026-11-01
+
+Safe to run twice for the same date; refuses to run beside itself.
+"""
+
+from churnkit.cli import pipeline
+
+if __name__ == "__main__":
+    pipeline("impact")
