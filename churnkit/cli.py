@@ -203,7 +203,7 @@ def upgrade(folder: Folder = HERE, as_json: Json = False) -> None:
     """
     from churnkit import setup
 
-    _do(lambda: setup.upgrade(folder), as_json)
+    _do(lambda: setup.upgrade(folder, _at(TODAY)), as_json)
 
 
 def main() -> None:
@@ -230,6 +230,8 @@ def _do(job: Callable[[], Report], as_json: bool) -> None:
     """Runs a job, shows its report, and turns its errors into one paragraph and an exit code."""
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
     logging.getLogger("churnkit").setLevel(logging.INFO)
+    logging.captureWarnings(capture=True)  # libraries' own deprecations are for us, not for who runs a job
+    logging.getLogger("py.warnings").setLevel(logging.ERROR)
     try:
         report = job()
     except BusyError as error:

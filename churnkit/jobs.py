@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import logging
+from collections import ChainMap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +86,7 @@ def check(folder: Path, at: dt.datetime) -> Report:
         tables = read(settings, at)
         found = look(tables, at)
         verdicts = [verdict(target, tables, settings, at) for target in _targets(settings, tables)]
-    notes = [*found.notes, *(sentence for one in verdicts for sentence in one.sentences())]
+    notes = [*found.lines(), *(sentence for one in verdicts for sentence in one.sentences())]
     rows = [*found.rows(), *(row for one in verdicts for row in one.rows())]
     data = {**found.to_dict(), "verdicts": [one.to_dict() for one in verdicts]}
     return Report("check", rows, notes, data, code=0 if found.ok else HELD_BACK)
@@ -99,7 +100,7 @@ def features(folder: Path, at: dt.datetime, *, start: dt.datetime | None = None,
         store = _store(settings)
         cutoffs = [*(_grid(settings.training.every, start, at) if start else []), at]
         rows = [_ensure(tables, store, entity, cutoffs, restate=restate) for entity in _entities(tables)]
-        store.materialize(at)
+        store.materialize(at, *_targets(settings, tables))
     return Report("features", rows, data={"at": at.isoformat(), "features": rows})
 
 
@@ -224,38 +225,49 @@ def _grid(step: dt.timedelta, start: dt.datetime, end: dt.datetime) -> list[dt.d
 def _ensure(tables: Tables, store: Store, entity: str, cutoffs: list[dt.datetime], *,
             restate: bool = False) -> dict[str, Any]:
     """Feature files at these cutoffs: what stands already is kept, because a late row never changes a past feature."""
-    import pandas as pd
-
+    from churnkit.signals.catalog import discover
     from churnkit.signals.compute import compute_features
-    from churnkit.signals.points import prediction_points
+    from churnkit.signals.points import points_at
 
-    catalog = store.discover(tables)
+    catalog = store.catalog or discover(tables)
     there = set() if restate else store.cutoffs(entity)
     missing = [cutoff for cutoff in cutoffs if cutoff not in there]
-    points = [prediction_points(tables, entity, at=cutoff) for cutoff in missing]
-    rows = sum(len(one) for one in points)
-    if rows:
-        log.info("computing %s features at %d cutoffs (%d rows)", entity, len(missing), rows)
-        store.write(compute_features(tables, pd.concat(points, ignore_index=True), catalog))
-    return {"entity": entity, "cutoffs": len(cutoffs), "computed": len(missing), "rows": rows}
+    points = points_at(tables, entity, missing)
+    if len(points):
+        log.info("computing %s features at %d cutoffs (%d rows)", entity, len(missing), len(points))
+        store.write(compute_features(tables, points, catalog), catalog)
+    return {"entity": entity, "cutoffs": len(cutoffs), "computed": len(missing), "rows": len(points)}
 
 
 def _history(tables: Tables, store: Store, target: Target, at: dt.datetime) -> pd.DataFrame:
     """Prediction points of the past at which this target's label is mature, with their features in the store."""
-    import pandas as pd
-
-    from churnkit.signals.points import prediction_points
+    from churnkit.signals.points import points_at
 
     training = tables.settings.training
     step = training.every if target.entity == "account" else training.asset_every
-    start = training.start or tables.first_signal(target.entity) + dt.timedelta(days=28)
+    start = training.start or _first_signal(tables, target.entity) + dt.timedelta(days=28)
     cutoffs = [cutoff for cutoff in _grid(step, start, at) if cutoff + target.window <= at]
     if not cutoffs:
         raise ModelError(f"{target.name}: no cutoff between {start:%Y-%m-%d} and {at:%Y-%m-%d} has a label yet, "
                          f"because a label needs {target.window.days} days to mature. Wait, or shorten "
                          f"[targets.{target.name}].")
     _ensure(tables, store, target.entity, cutoffs)
-    return pd.concat([prediction_points(tables, target.entity, at=cutoff) for cutoff in cutoffs], ignore_index=True)
+    return points_at(tables, target.entity, cutoffs)
+
+
+def _first_signal(tables: Tables, entity: str) -> dt.datetime:
+    """The first time in the tables that tell of this entity: before it there is nothing to learn from.
+
+    Raises:
+        ModelError: If none of them holds a row.
+    """
+    sources = {"account": {"usage_events": "occurred_at", "support_tickets": "opened_at", "subscriptions": "started_at"},
+               "asset": {"telemetry": "occurred_at", "asset_events": "occurred_at"}}[entity]
+    for table, column in sources.items():  # the first that is given; a later one may reach back to the company's founding
+        first = tables.expr(table)[column].min().execute() if tables.has(table) else None
+        if first is not None and first == first:  # noqa: PLR0124 - NaT is not itself
+            return first.to_pydatetime()
+    raise ModelError(f"No table tells of any {entity} yet. Give at least one of: {', '.join(sources)}.")
 
 
 def _train_all(settings: Settings, tables: Tables, at: dt.datetime,
@@ -283,7 +295,7 @@ def _train(settings: Settings, tables: Tables, target: Target, at: dt.datetime) 
     points = _history(tables, store, target, at)
     dataset = training_set(target, store.read(points, target), label(target, tables, points))
     log.info("training %s on %d labelled rows", target.name, len(dataset.y))
-    trained = fit(target, dataset, seed=settings.training.seed)
+    trained = fit(target, dataset, seed=settings.training.seed, test_share=settings.training.test_share)
     version = _registry(settings).register(trained, at=at)
     row = {"target": target.name, "version": version, **trained.evaluation.summary()}
     return row, [dataset.says(), trained.evaluation.says()]
@@ -338,10 +350,12 @@ def _plan(settings: Settings, tables: Tables, at: dt.datetime, *, dry_run: bool)
 
     outbox = open_outbox(settings)
     policy = Policy.load(settings.path(settings.policy))
-    made = make(_load(settings, "scores", at), _load(settings, "reasons", at), tables, policy,
+    known = ChainMap({"moods": _moods(tables, at)}, dict(tables))
+    made = make(_load(settings, "scores", at), _load(settings, "reasons", at), known, policy,
                 open_tasks=outbox.open_tasks(), at=at)
     if not dry_run:
         outbox.put([*made.tasks, *made.ghosts], at=at, run=f"plan {at:%Y-%m-%d}")
+        outbox.close_tasks(made.moot, at=at)
     rows = [{"due": task.due, "owner": task.owner, "account": task.account_id, "priority": task.priority,
              "by": task.opened_by, "task": task.title} for task in made.tasks]
     held = made.held["why"].value_counts().to_dict() if len(made.held) else {}
@@ -350,6 +364,13 @@ def _plan(settings: Settings, tables: Tables, at: dt.datetime, *, dry_run: bool)
              *(f"held: {count} {why}" for why, count in held.items())]
     data = {"tasks": [task.to_dict() for task in made.tasks], "ghosts": len(made.ghosts), "held": held}
     return Report("plan", rows, notes, data)
+
+
+def _moods(tables: Tables, at: dt.datetime) -> pd.DataFrame:
+    """The mood of what a customer wrote last in each ticket, as far as it was known at `at`."""
+    moods = tables.moods().to_pandas()
+    seen = moods[(moods["known_at"] <= at) & moods["ticket_id"].notna()].sort_values("occurred_at", kind="stable")
+    return seen.drop_duplicates("ticket_id", keep="last")
 
 
 def _sync(settings: Settings, at: dt.datetime, *, dry_run: bool) -> Report:
@@ -361,4 +382,7 @@ def _sync(settings: Settings, at: dt.datetime, *, dry_run: bool) -> Report:
     done = push(outbox, connect(settings.crm, settings.crm_options, settings.root), at=at, dry_run=dry_run)
     if not dry_run:
         write_outcomes(outbox, settings.path(settings.raw) / "outreach_outcomes.csv")
-    return Report("sync", done.rows(), done.notes(), done.to_dict(), code=0 if done.ok else HELD_BACK)
+    counts = asdict(done)
+    said = ", ".join(f"{count} {what}" for what, count in counts.items() if isinstance(count, int) and count)
+    return Report("sync", done.differences, [f"sync to {done.where}: {said or 'nothing to do'}.", *done.problems], counts,
+                  code=HELD_BACK if done.problems else 0)

@@ -115,7 +115,9 @@ class TableMap(_Frozen):
     units: dict[str, Literal["s", "min", "h", "ms"]] = Field(default_factory=dict)
     """contract column of a duration = the source's unit; it is converted to the contract's (seconds)."""
     offsets: dict[str, Annotated[str, _words(_offset)]] = Field(default_factory=dict)
-    """contract time = 'contract_time + source_column unit', for exports that give a span: 'opened_at + hours_open h'."""
+    """contract time = 'contract_time + source_column unit', for exports that give a span: 'opened_at + hours h'."""
+    whole: list[str] = Field(default_factory=list)
+    """contract ids that the export wrote as 1.0 where 1 is meant."""
     keep: dict[str, list[str]] = Field(default_factory=dict)
     """source column = the values whose rows are kept; the others are not part of the table, and are counted."""
     distinct: bool = False
@@ -137,7 +139,7 @@ class TableMap(_Frozen):
     join: Annotated[tuple[Join, ...], BeforeValidator(lambda one: [one] if isinstance(one, Mapping) else one)] = ()
     """Columns looked up elsewhere: { table = 'subscriptions', on = 'subscription_id', take = 'account_id' }."""
     parts: tuple[TableMap, ...] = ()
-    """Several sources that make up this table, each a [[tables.NAME.parts]] with a source, columns and so on of its own;
+    """Several sources that make up this table, each a [[tables.NAME.parts]] with its own source, columns and so on;
     zone, grain, known_after, covers_until and duplicates are said once, at the table."""
 
 
@@ -325,7 +327,8 @@ def _with_environment(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _known_columns(name: str, table: str, mapping: TableMap) -> None:
     known = RAW_TABLES[table].by_name
-    for column in {*mapping.columns, *mapping.constants, *mapping.values, *mapping.units, *mapping.offsets}:
+    for column in sorted({*mapping.columns, *mapping.constants, *mapping.values, *mapping.units, *mapping.offsets,
+                          *mapping.whole}):
         if column not in known:
             raise SettingsError(f"{name}: [tables.{table}] maps '{column}', which is no column of {table}."
                                 f"{did_you_mean(column, known)} Known: {', '.join(known)}.")

@@ -37,8 +37,10 @@ def templates() -> dict[str, Path]:
     return found
 
 
-def init(folder: Path, source: Path | None = None) -> Report:
+def init(folder: Path, source: Path | None = None, settings: str | None = None) -> Report:
     """A commented workspace; with `source`, a mapping proposed from the files found there. Nothing is overwritten.
+
+    `settings` is the text of a churnkit.toml to lay in place of the commented one.
 
     Raises:
         SettingsError: If the folder is a workspace already, or cannot be made.
@@ -46,7 +48,7 @@ def init(folder: Path, source: Path | None = None) -> Report:
     if (folder / FILE).exists():
         raise SettingsError(f"'{folder}' is a workspace already: it has a {FILE}. Choose another folder, or edit "
                             "that file.")
-    proposal = None
+    proposal = settings
     if source is not None:
         from churnkit.signals.propose import propose
 
@@ -81,18 +83,15 @@ def simulate(folder: Path, *, accounts: int = 2000, months: int = 24, seed: int 
     """A workspace with a seeded, simulated B2B book in data/raw; the truth lies beside it, for tests alone."""
     from churnkit.simulate import simulate as make
 
-    if not (folder / FILE).exists():
-        init(folder)
+    if (folder / FILE).exists():
+        raise SettingsError(f"'{folder}' is a workspace already. Simulate into a new folder.")
     log.info("simulating %d accounts over %d months", accounts, months)
     book = make(folder / "data" / "raw", accounts=accounts, months=months, seed=seed, end=f"{end:%Y-%m-%d}",
                 difficulty=difficulty)
-    config = folder / FILE
-    text = config.read_text(encoding="utf-8")
-    if book.mapping not in text:
-        config.write_text(f"{text}\n{book.mapping}\n", encoding="utf-8")
-    rows = [{"table": name, "rows": count} for name, count in book.counts.items()]
+    init(folder, settings=f'name = "A simulated book"\n{book.toml}')
+    rows = [{"table": name, "rows": count} for name, count in book.rows.items()]
     return Report("simulate", rows, [f"Try it: churnkit run {folder} --at {end:%Y-%m-%d}"],
-                  {"folder": str(folder), "counts": dict(book.counts)})
+                  {"folder": str(folder), "rows": dict(book.rows)})
 
 
 def demo(folder: Path, accounts: int = 1500) -> Report:
@@ -162,11 +161,12 @@ def _feature_repo(settings: Settings) -> Path:
     return repo
 
 
-def upgrade(folder: Path) -> Report:
+def upgrade(folder: Path, at: dt.datetime) -> Report:
     """Brings outbox, ledger and feature files of an older churnkit up to date; the old ones are kept beside them."""
-    from churnkit.outreach.outbox import upgrade as upgrade_outbox
-    from churnkit.signals.store import upgrade as upgrade_store
+    from churnkit.outreach import ledger
+    from churnkit.signals import partitions
 
     with jobs.workspace(folder) as settings:
-        notes = [*upgrade_outbox(settings.url(settings.outbox)), *upgrade_store(settings.path(settings.store))]
+        copies = [ledger.upgrade(settings.url(settings.outbox), at), partitions.upgrade(settings.path(settings.store) / "data")]
+    notes = [f"Brought up to date; the old one is kept as {copy}" for copy in copies if copy is not None]
     return Report("upgrade", notes=notes or ["Everything is up to date."], data={"changed": notes})

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from churnkit.errors import ModelError, did_you_mean
+from churnkit.settings import Settings
 
 Entity = Literal["account", "asset"]
 
@@ -66,3 +67,16 @@ def target(name: str) -> Target:
     if name not in TARGETS:
         raise ModelError(f"There is no target '{name}'.{did_you_mean(name, TARGETS)} Known: {', '.join(TARGETS)}.")
     return TARGETS[name]
+
+
+def configured(of: Target, settings: Settings) -> Target:
+    """The target with the spans and the failure code of `[targets.<name>]`; what is not set there stays.
+
+    >>> configured(MAINTENANCE, Settings(targets={"maintenance": {"horizon": "72h"}})).window.days
+    3
+    """
+    given = settings.targets.get(of.name)
+    if given is None:
+        return of
+    spans = {name: span for name in ("horizon", "lead", "grace") if (span := getattr(given, name)) is not None}
+    return replace(of, **spans, code=given.code or of.code)

@@ -1,4 +1,4 @@
-"""The work object: one task for one account manager, as it is planned, kept, sent and answered. Standard library only."""
+"""The work object: one task for one account manager, as it is planned, kept, sent and answered. Standard library."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ class Task:
 
     def content_hash(self) -> str:
         """A hash of all that churnkit owns in the CRM's copy; the same content gives the same hash."""
-        owned = {name: value for name, value in asdict(self).items() if name not in {"status", "disposition", "approval"}}
+        theirs = {"status", "disposition", "approval"}
+        owned = {name: value for name, value in asdict(self).items() if name not in theirs}
         return hashlib.sha256(json.dumps(owned, sort_keys=True, default=str).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: dates as ISO text, tuples as lists."""
-        return {name: value.isoformat() if isinstance(value, dt.date) else list(value) if isinstance(value, tuple) else value
-                for name, value in asdict(self).items()}
+        return {name: _plain(value) for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Task:
@@ -74,6 +74,12 @@ class Task:
         for name in ("asset_ids", "reason_codes"):
             values[name] = tuple(values.get(name) or ())
         return cls(**values)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dt.date):
+        return value.isoformat()
+    return list(value) if isinstance(value, tuple) else value
 
 
 def task_key(account_id: str, play: str, episode: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from churnkit.simulate.world import AHEAD, WARM, Array, World
+from churnkit.simulate.world import AHEAD, DAY, WARM, Array, World
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,16 @@ class Cause:
 
 
 CAUSES = (
-    Cause("champion_left", 0.25, fades=18, lags=3, churn=1.9, use=-0.9, growth=-0.5, contact=-0.7),
-    Cause("price_rise", 0.25, fades=16, lags=1.5, churn=1.5, use=-0.1, growth=-0.2, contact=-0.2),
-    Cause("bug_burst", 0.45, fades=6, lags=3, churn=1.6, use=-0.3, growth=-0.3, contact=-0.5),
-    Cause("slow_support", 0.3, fades=10, lags=3, churn=1.4, use=-0.15, growth=-0.2, contact=-0.6),
-    Cause("payment_trouble", 0.2, fades=9, lags=3, churn=1.8, use=-0.1, growth=-0.6, contact=0.1),
-    Cause("never_adopted", 0.0, fades=45, lags=0.5, churn=1.6, use=-1.3, growth=-1.0, contact=-0.4),
-    Cause("growth", 0.6, fades=12, lags=2, churn=-0.8, use=0.55, growth=2.6),
+    Cause("champion_left", 0.22, fades=20, lags=3, churn=2.0, use=-1.0, growth=-0.5, contact=-0.7),
+    Cause("price_rise", 0.2, fades=18, lags=1.5, churn=1.6, use=-0.15, growth=-0.2, contact=-0.2),
+    Cause("bug_burst", 0.35, fades=9, lags=3, churn=1.7, use=-0.35, growth=-0.3, contact=-0.5),
+    Cause("slow_support", 0.22, fades=12, lags=3, churn=1.4, use=-0.2, growth=-0.2, contact=-0.6),
+    Cause("payment_trouble", 0.17, fades=12, lags=3, churn=1.8, use=-0.15, growth=-0.6, contact=0.1),
+    Cause("never_adopted", 0.0, fades=60, lags=0.5, churn=1.8, use=-1.4, growth=-1.0, contact=-0.4),
+    Cause("growth", 0.4, fades=20, lags=2, churn=-0.8, use=0.7, growth=2.9),
 )
+SURPRISES = 64
+"""Paths of shocks yet to come over which the truth averages."""
 INDEX = {cause.name: number for number, cause in enumerate(CAUSES)}
 _ADOPTION = INDEX["never_adopted"]
 _PRICE = INDEX["price_rise"]
@@ -73,7 +75,7 @@ class States:
     def foreseen(self, week: int, pull: Array, base: Array) -> Array:
         """The log hazard that the state at the beginning of `week` foresees for it and the AHEAD next weeks.
 
-        Shape (AHEAD + 1, accounts). Shocks yet to come are unforeseen; `surprise` accounts for them on average.
+        Shape (AHEAD + 1, accounts). Shocks yet to come are unforeseen; `surprises` draws what they may add.
         """
         lags = np.arange(1, AHEAD + 2)[:, None]
         held = self.rx**lags
@@ -81,13 +83,14 @@ class States:
         seen_x, seen_y = self.x[week - 1], self.y[week - 1]
         return np.asarray((held * pull) @ seen_x + (lag * pull * self.gain) @ seen_y + base)
 
-    def surprise(self, pull: Array, base: Array, first: int) -> Array:
-        """How much greater the mean hazard is than foreseen, per lag, shape (AHEAD + 1,): what new shocks bring."""
-        hazard = np.exp(self.log_hazard(pull, base))
-        weeks = range(first, len(hazard) - AHEAD, 4)
-        came = np.array([hazard[week:week + AHEAD + 1].mean(axis=1) for week in weeks]).mean(axis=0)
-        seen = np.array([np.exp(self.foreseen(week, pull, base)).mean(axis=1) for week in weeks]).mean(axis=0)
-        return np.asarray(came / seen)
+    def surprises(self, week: int, log_hazard: Array, foreseen: Array, dice: np.random.Generator) -> Array:
+        """What shocks yet to come may add to the foreseen log hazard: SURPRISES paths, shape (AHEAD + 1, SURPRISES).
+
+        New shocks do not depend on the state at the cutoff, so what they brought to accounts drawn at random is a fair
+        sample of what they may bring to any.
+        """
+        some = dice.integers(0, log_hazard.shape[1], SURPRISES)
+        return np.asarray(log_hazard[week:week + AHEAD + 1, some] - foreseen[:, some])
 
 
 def strike(world: World, price_weeks: Array) -> States:
@@ -106,7 +109,9 @@ def strike(world: World, price_weeks: Array) -> States:
     joined = world.clock.week(world.joined)
     alive = np.arange(weeks)[:, None] >= joined[None, :]
     shocks *= alive[:, None, :]
-    shocks[joined, _ADOPTION, np.arange(size)] = np.where(dice.random(size) < 0.16, 0.8 + 0.4 * dice.random(size), 0)
+    age = np.maximum(0, (world.clock.start - world.joined) / (7 * DAY) - WARM)
+    unused = np.where(dice.random(size) < 0.16, 0.8 + 0.4 * dice.random(size), 0)
+    shocks[joined, _ADOPTION, np.arange(size)] = unused * 0.5 ** (age / CAUSES[_ADOPTION].fades)
     return _run(world, shocks)
 
 
@@ -122,8 +127,8 @@ def _run(world: World, shocks: Array) -> States:
     strength = world.dials.causes
     churn = strength * np.array([cause.churn for cause in CAUSES])
     growth = strength * np.array([cause.growth for cause in CAUSES])
-    base_churn = strength * (-0.45 * world.temper + np.array([0.25, 0.0, -0.3])[world.segment])
-    base_growth = strength * (0.4 * world.appetite + 0.15 * world.temper)
+    base_churn = strength * (-0.35 * world.temper + np.array([0.25, 0.0, -0.3])[world.segment])
+    base_growth = strength * (0.45 * world.appetite + 0.1 * world.temper)
     return States(y, x, shocks, ry, rx, gain, churn, growth, base_churn, base_growth)
 
 

@@ -1,4 +1,4 @@
-"""What the simulated book is made of before any row is written: its clock, its dials, its dice, and its accounts' traits."""
+"""What the simulated book is made of before any row is written: its clock, its dials, its dice, its accounts' traits."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ LANGUAGES = ("en", "de", "fr", "es")
 LANGUAGE_OF = np.array([1, 2, 3, 0, 0, 0, 1, 0])
 ZONES = ("Europe/Berlin", "Europe/Paris", "Europe/Madrid", "Europe/London", "Europe/Amsterdam", "Europe/Stockholm",
          "Europe/Vienna", "America/New_York")
+TERMS = (1, 3, 12)
+"""Months of a contract's term."""
 PLANS = ("team", "business", "enterprise")
 ADDONS = ("analytics", "priority-support")
 PRICES = np.array([19.0, 32.0, 49.0])
@@ -41,14 +43,21 @@ class Dials:
     """How strongly causes act on what is to be predicted, and how much chance and habit blur it."""
 
     causes: float
+    """Factor on what causes and traits do to log hazards."""
     annual: float
+    """Factor on the share of annual contracts, whose known end gives much away."""
     wear: float
+    """Factor on how plainly wear shows in the sensors."""
+    leaving: float
+    """Chance that an untroubled account on a monthly contract leaves at a month's end."""
+    growing: float
+    """Chance that an average account expands in a week."""
 
 
 DIALS: dict[str, Dials] = {
-    "easy": Dials(causes=1.35, annual=1.0, wear=1.6),
-    "normal": Dials(causes=1.0, annual=0.8, wear=1.0),
-    "hard": Dials(causes=0.6, annual=0.3, wear=0.35),
+    "easy": Dials(causes=1.7, annual=1.0, wear=1.6, leaving=0.0011, growing=0.0004),
+    "normal": Dials(causes=1.25, annual=0.8, wear=1.0, leaving=0.0024, growing=0.0008),
+    "hard": Dials(causes=0.7, annual=0.3, wear=0.35, leaving=0.0056, growing=0.0018),
 }
 
 
@@ -63,7 +72,7 @@ class Clock:
     @property
     def all_weeks(self) -> int:
         """Weeks of the hidden grid: warm-up, the book, and those past its end."""
-        return WARM + self.weeks + AHEAD
+        return WARM + self.weeks + AHEAD + 1
 
     @property
     def days(self) -> int:
@@ -126,7 +135,8 @@ def build(accounts: int, months: int, seed: int, end: str | dt.date, difficulty:
     if accounts < 1 or accounts > 1_000_000:
         raise SettingsError(f"accounts = {accounts} cannot be simulated. Choose between 1 and 1,000,000.")
     if months < 6 or months > 120:
-        raise SettingsError(f"months = {months} cannot be simulated: labels need about 5 months. Choose between 6 and 120.")
+        raise SettingsError(f"months = {months} cannot be simulated: labels need about 5 months. "
+                            "Choose between 6 and 120.")
     if difficulty not in DIALS:
         raise SettingsError(f"There is no difficulty '{difficulty}'.{did_you_mean(difficulty, DIALS)} "
                             f"Known: {', '.join(DIALS)}.")
@@ -138,13 +148,15 @@ def build(accounts: int, months: int, seed: int, end: str | dt.date, difficulty:
     dice = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
     segment = dice.choice(3, accounts, p=[0.5, 0.34, 0.16])
     owners = max(2, accounts // 40)
+    seats = np.exp(np.log([8.0, 35.0, 120.0])[segment] + 0.5 * dice.standard_normal(accounts))
+    gone = dice.random(accounts) < 0.01  # still in the name of the account manager who is no longer there
     return World(
         clock, DIALS[difficulty], seed, ids=labels("A", accounts),
         segment=segment, industry=dice.integers(len(INDUSTRIES), size=accounts),
         country=dice.choice(len(COUNTRIES), accounts, p=[0.32, 0.16, 0.12, 0.12, 0.08, 0.06, 0.06, 0.08]),
-        owner=dice.integers(owners, size=accounts), owners=owners, joined=_joined(clock, dice, accounts),
+        owner=np.where(gone, owners + 1, dice.integers(owners, size=accounts)), owners=owners, joined=_joined(clock, dice, accounts),
         term=_term(DIALS[difficulty], segment, dice), plan=np.minimum(2, segment // 2 + (dice.random(accounts) < 0.35)),
-        seats=np.maximum(2, np.exp(np.log([8.0, 35.0, 120.0])[segment] + 0.5 * dice.standard_normal(accounts))).astype(int),
+        seats=np.maximum(2, seats).astype(int),
         temper=dice.standard_normal(accounts), appetite=dice.standard_normal(accounts),
     )
 
@@ -159,10 +171,20 @@ def labels(prefix: str, count: int) -> Array:
     return np.array([f"{prefix}{number:0{width}d}" for number in range(1, count + 1)], dtype=object)
 
 
+def seconds(count: Array) -> Array:
+    """Spans of time, cut to whole seconds."""
+    return np.asarray(count).astype("timedelta64[s]")
+
+
+def days(count: Array) -> Array:
+    """Spans of time from days, whole or not, cut to whole seconds."""
+    return seconds(np.asarray(count) * 86400.0)
+
+
 def _joined(clock: Clock, dice: np.random.Generator, accounts: int) -> Array:
     """First contract's start: two thirds before the book opens (up to four years), the others all along it."""
-    before = clock.start - (dice.random(accounts) * 4 * 365 * 86400).astype("timedelta64[s]")
-    during = clock.start + (dice.random(accounts) * (clock.days - 28) * 86400).astype("timedelta64[s]")
+    before = clock.start - days(dice.random(accounts) * 4 * 365)
+    during = clock.start + days(dice.random(accounts) * (clock.days - 28))
     return np.where(dice.random(accounts) < 0.66, before, during).astype("datetime64[s]")
 
 

@@ -1,0 +1,130 @@
+"""From a raw score (log-odds) to a probability: small maps that are kept as text and never unpickled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.isotonic import IsotonicRegression
+
+from churnkit.errors import ModelError
+
+Floats = NDArray[np.float64]
+Kind = Literal["none", "platt", "isotonic"]
+EDGE = 1e-6
+"""Probabilities stay this far from 0 and 1, so that no log loss is infinite."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A monotone map: none is the logistic function, platt `sigmoid(x[0] * raw + x[1])`, isotonic knots x -> y."""
+
+    kind: Kind = "none"
+    x: tuple[float, ...] = ()
+    y: tuple[float, ...] = ()
+
+    def apply(self, raw: Floats) -> Floats:
+        """Probabilities for raw scores, shape (n,).
+
+        >>> Calibration("platt", (2.0, 0.0)).apply(np.array([0.0, 1.0])).round(3).tolist()
+        [0.5, 0.881]
+        """
+        if self.kind == "platt":
+            found = sigmoid(self.x[0] * raw + self.x[1])
+        elif self.kind == "isotonic":
+            found = np.interp(raw, self.x, self.y)
+        else:
+            found = sigmoid(raw)
+        return np.clip(found, EDGE, 1 - EDGE)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"kind": self.kind, "x": list(self.x), "y": list(self.y)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Calibration:
+        """The reverse of `to_dict`."""
+        return cls(data["kind"], tuple(data["x"]), tuple(data["y"]))
+
+
+def fit(kind: Kind, raw: Floats, y: Floats) -> Calibration:
+    """The map of that kind that fits outcomes best; without both outcomes there is nothing to fit: none.
+
+    Args:
+        kind: none, platt or isotonic.
+        raw: Out-of-time raw scores (log-odds), shape (n,).
+        y: Outcomes, 0 or 1, shape (n,).
+
+    Raises:
+        ModelError: If there is no such kind.
+    """
+    if kind not in {"none", "platt", "isotonic"}:
+        raise ModelError(f"There is no calibration '{kind}'. Use none, platt or isotonic.")
+    if kind == "none" or not 0 < y.sum() < len(y):
+        return Calibration()
+    if kind == "platt":
+        return Calibration("platt", _platt(raw, y))
+    steps = IsotonicRegression(out_of_bounds="clip").fit(raw, y)
+    smallest = 0.5 / len(y)  # a step of pure zeros says no more than 'fewer than one in so many'
+    return Calibration("isotonic", tuple(map(float, steps.X_thresholds_)),
+                       tuple(map(float, np.clip(steps.y_thresholds_, smallest, 1 - smallest))))
+
+
+def sigmoid(raw: Floats) -> Floats:
+    """The logistic function, without overflow."""
+    return 1 / (1 + np.exp(-np.clip(raw, -50, 50)))
+
+
+def log_odds(p: Floats) -> Floats:
+    """The reverse of `sigmoid`, for probabilities held off the edges."""
+    held = np.clip(p, EDGE, 1 - EDGE)
+    return np.log(held / (1 - held))
+
+
+def level(raw: Floats, y: Floats) -> float:
+    """The shift that, added to the raw scores, makes their mean probability the outcomes' mean."""
+    shift = 0.0
+    for _ in range(25):
+        p = sigmoid(raw + shift)
+        step = float((y.mean() - p.mean()) / max(float((p * (1 - p)).mean()), 1e-9))
+        shift += float(np.clip(step, -2, 2))
+        if abs(step) < 1e-9:
+            break
+    return shift
+
+
+def _platt(raw: Floats, y: Floats) -> tuple[float, float]:
+    """Slope and intercept for Platt's softened targets (Platt 1999); the slope is never negative.
+
+    Newton's steps, each halved until the loss falls: it is convex, so they cannot run away on far-out scores.
+    """
+    n1 = y.sum()
+    n0 = len(y) - n1
+    soft = np.where(y > 0, (n1 + 1) / (n1 + 2), 1 / (n0 + 2))
+    flat = float(log_odds(np.array([soft.mean()]))[0])
+    mean, scale = float(raw.mean()), float(raw.std())
+    if scale == 0:
+        return 0.0, flat
+    x = np.column_stack([(raw - mean) / scale, np.ones(len(y))])
+
+    def loss(beta: Floats) -> float:
+        z = x @ beta
+        return float((np.logaddexp(0, z) - soft * z).mean())
+
+    beta = np.array([0.0, flat])
+    for _ in range(100):
+        p = sigmoid(x @ beta)
+        curve = (x * (p * (1 - p))[:, None]).T @ x + 1e-9 * np.eye(2)
+        step = np.linalg.solve(curve, x.T @ (soft - p))
+        here = loss(beta)
+        while loss(beta + step) > here and np.abs(step).max() > 1e-12:
+            step = step / 2
+        beta = beta + step
+        if np.abs(step).max() < 1e-9:
+            break
+    if beta[0] <= 0:
+        return 0.0, flat
+    return float(beta[0] / scale), float(beta[1] - beta[0] * mean / scale)

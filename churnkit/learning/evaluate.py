@@ -1,0 +1,160 @@
+"""How good a model is on rows it never saw: with intervals, beside its baseline and the base rate; and whether it has skill."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from churnkit.errors import ModelError
+from churnkit.learning.calibrate import EDGE, Floats
+from churnkit.learning.resample import METRICS, draws, resampled
+from churnkit.learning.splits import TrainingSet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from churnkit.learning.model import Model
+
+LEVEL = 0.99
+"""One-sided confidence at which skill counts as proven."""
+FEWEST = 10
+"""Fewer positives or negatives in the test period prove nothing, whatever the bounds say."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A model on a test period.
+
+    `table` has one row per metric and the columns model, model_low, model_high, baseline, baseline_low, baseline_high and
+    base_rate; the bounds hold 95% of the resamples of entities. `skill` says whether the model's skill is proven, `why`
+    on what grounds. `scored` holds y, model and baseline per test row, for plots.
+    """
+
+    target: str
+    table: pd.DataFrame
+    skill: bool
+    why: str
+    auc_lower: float
+    loss_upper: float
+    rows: int
+    positives: int
+    entities: int
+    scored: pd.DataFrame
+
+    def says(self) -> str:
+        """The verdict in one sentence."""
+        auc, base = self.table.loc["auc", "model"], self.table.loc["auc", "baseline"]
+        better = "better than" if auc > base else "not better than"
+        return (f"{self.target}: {'skill proven' if self.skill else 'no skill'}: {self.why} On {self.rows} test rows with "
+                f"{self.positives} positives the AUC is {auc:.3f}, {better} the logistic baseline's {base:.3f}.")
+
+    def summary(self) -> dict[str, Any]:
+        """The figures that a run reports."""
+        flat = {f"{metric}": round(float(self.table.loc[metric, "model"]), 4) for metric in METRICS}
+        return {"skill": "proven" if self.skill else "no skill", **flat, "baseline_auc": round(float(
+            self.table.loc["auc", "baseline"]), 4), "test_rows": self.rows, "test_positives": self.positives}
+
+    def metrics(self) -> dict[str, float]:
+        """Every figure by a flat name, for a log; undefined ones are left out."""
+        found = {f"{metric}.{column}": float(self.table.loc[metric, column])  # type: ignore[arg-type]
+                 for metric in self.table.index for column in self.table.columns}
+        found |= {"auc_lower_99": self.auc_lower, "log_loss_gain_upper_99": self.loss_upper, "skill": float(self.skill),
+                  "test_rows": float(self.rows), "test_positives": float(self.positives)}
+        return {name: value for name, value in found.items() if np.isfinite(value)}
+
+    def _repr_html_(self) -> str:
+        """Table and verdict, as a notebook shows them."""
+        return f"<p>{self.says()}</p>{self.table.round(4).to_html()}"
+
+    def plot(self) -> Figure:
+        """Calibration, lift by share contacted, and the distribution of risk."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(13, 3.8), layout="constrained")
+        one, two, three = figure.subplots(1, 3)
+        y = self.scored["y"].to_numpy(dtype=float)
+        for name, colour in (("model", "C0"), ("baseline", "C7")):
+            p = self.scored[name].to_numpy(dtype=float)
+            bins = pd.Series(p).rank(method="first").mul(10).div(len(p) + 1).astype(int)
+            binned = pd.DataFrame({"p": p, "y": y}).groupby(bins.to_numpy()).mean()
+            one.plot(binned["p"], binned["y"], "o-", color=colour, label=name)
+            caught = np.cumsum(y[np.argsort(-p, kind="stable")]) / max(y.sum(), 1)
+            share = np.arange(1, len(y) + 1) / len(y)
+            two.plot(share, caught / share, color=colour, label=name)
+            three.hist(p, bins=40, histtype="step", color=colour, label=name)
+        top = max(float(self.scored["model"].max()), float(y.mean()))
+        one.plot([0, top], [0, top], "k:", lw=1)
+        two.axhline(1, color="k", ls=":", lw=1)
+        one.set(xlabel="predicted", ylabel="observed", title="calibration (ten equal groups)")
+        two.set(xlabel="share contacted", ylabel="lift", title="lift", xlim=(0.01, 1))
+        three.set(xlabel="probability", ylabel="rows", title="risk distribution", yscale="log")
+        for axis in (one, two, three):
+            axis.legend()
+        return figure
+
+
+def evaluate(model: Model, test: TrainingSet, *, resamples: int = 1000, seed: int = 7) -> Evaluation:
+    """The model on the test rows, with a bootstrap over entities.
+
+    Raises:
+        ModelError: If there are no test rows.
+    """
+    if not len(test):
+        raise ModelError(f"{test.target.name}: no test rows. Split at an earlier date.")
+    y = test.y.to_numpy(dtype=float)
+    p, other = model.probability(test.X), model.baseline.predict(test.X)
+    return compare(test.target.name, y, {"model": p, "baseline": other}, model.base_rate,
+                   test.keys["entity_id"].to_numpy(dtype=object), resamples=resamples, seed=seed)
+
+
+def compare(target: str, y: Floats, predictions: Mapping[str, Floats], base_rate: float, entities: np.ndarray[Any, Any],
+            *, resamples: int = 1000, seed: int = 7) -> Evaluation:
+    """Two predictions of the same outcomes, model and baseline, and the training rows' base rate.
+
+    Skill is proven when the one-sided 99% lower bound of the model's AUC is above 0.5 and the upper bound of its log loss
+    minus the base rate's is below 0.
+    """
+    codes, names = pd.factorize(entities)
+    weights = draws(len(names), resamples, seed)
+    table: dict[str, Any] = {}
+    bounds = {}
+    for name in ("model", "baseline"):
+        held = np.clip(predictions[name], EDGE, 1 - EDGE)
+        point, spread = resampled(y, held, codes, weights)
+        table[name] = point
+        with np.errstate(invalid="ignore"):
+            low, high = _quantiles(spread, 0.025), _quantiles(spread, 0.975)
+        table[f"{name}_low"], table[f"{name}_high"] = low, high
+        bounds[name] = spread
+    flat, flat_spread = resampled(y, np.full(len(y), np.clip(base_rate, EDGE, 1 - EDGE)), codes, weights)
+    table["base_rate"] = flat
+    loss = METRICS.index("log_loss")
+    auc_lower = _quantiles(bounds["model"], 1 - LEVEL)[METRICS.index("auc")]
+    loss_upper = float(np.quantile(bounds["model"][:, loss] - flat_spread[:, loss], LEVEL))
+    positives = int(y.sum())
+    skill, why = _verdict(positives, len(y) - positives, float(auc_lower), loss_upper)
+    scored = pd.DataFrame({"y": y, **{name: predictions[name] for name in ("model", "baseline")}})
+    return Evaluation(target, pd.DataFrame(table, index=pd.Index(METRICS, name="metric")), skill, why, float(auc_lower), loss_upper,
+                      len(y), positives, len(names), scored)
+
+
+def _verdict(positives: int, negatives: int, auc_lower: float, loss_upper: float) -> tuple[bool, str]:
+    """Whether skill is proven, and a sentence with the figures."""
+    if min(positives, negatives) < FEWEST:
+        return False, (f"too few {'positives' if positives < FEWEST else 'negatives'} in the test period "
+                       f"({min(positives, negatives)}, at least {FEWEST} are needed).")
+    shown = (f"the lower 99% bound of the AUC is {auc_lower:.3f} (must exceed 0.5), the upper bound of the log loss against the "
+             f"base rate's {loss_upper:+.4f} (must be below 0).")
+    return auc_lower > 0.5 and loss_upper < 0, shown
+
+
+def _quantiles(spread: Floats, q: float) -> Floats:
+    """A quantile per column over the resamples in which it is defined."""
+    undefined = np.isnan(spread).all(axis=0)
+    filled = np.where(undefined[None, :], 0.0, spread)
+    found: Floats = np.nanquantile(filled, q, axis=0)
+    return np.where(undefined, np.nan, found)

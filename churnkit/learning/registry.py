@@ -1,0 +1,251 @@
+"""The one door to MLflow: versions of models with their figures, and champions that are verified before they are read."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightgbm
+import numpy as np
+import pandas as pd
+
+from churnkit.errors import ModelError, did_you_mean
+from churnkit.learning.model import Model, data_hash
+from churnkit.learning.training import Trained
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import mlflow
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import ColSpec, DataType, Schema
+
+for _name in ("mlflow", "alembic"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
+
+EXPERIMENT = "churnkit"
+CHAMPION, CHALLENGER = "champion", "challenger"
+_SCORER = Path(__file__).with_name("scorer.py")
+_FILES, _FINGERPRINT = "churnkit.files", "churnkit.fingerprint"
+
+
+class Champion(NamedTuple):
+    """The model that scores: verified, with its version's name and whether its skill is proven."""
+
+    model: Model
+    version: str
+    skill: bool
+
+
+class Registry:
+    """Versions of each target's model in MLflow, at a tracking URI; artefacts lie in a folder.
+
+    The first version whose skill is proven becomes champion. A later one follows it if its skill is proven and it gains no
+    less log loss over the base rate than the champion did, each on its own test period; otherwise it is the challenger.
+    """
+
+    def __init__(self, uri: str, artifacts: Path) -> None:
+        self.uri = uri
+        self.artifacts = Path(artifacts)
+        if uri.startswith("sqlite:///"):
+            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        with _quiet():
+            self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+    def register(self, trained: Trained, *, at: dt.datetime) -> str:
+        """Logs both fits, figures, plots and hashes, and registers the version; returns its name, for instance 'churn-3'.
+
+        The same training run (data, definitions, seed, libraries) is registered once: again, it gives the same version.
+        """
+        name, evaluation = trained.model.target.name, trained.evaluation
+        parts = trained.model.to_parts()
+        fingerprint = _digest("\0".join(parts.values()).encode() + f"{evaluation.metrics()}".encode())
+        with _quiet():
+            for version in self._versions(name):
+                if version.tags.get(_FINGERPRINT) == fingerprint:
+                    return _called(version)
+            run = self._client.create_run(self._experiment(), run_name=f"{name} {at:%Y-%m-%d}",
+                                          tags={"target": name, "at": at.isoformat()})
+            try:
+                files = self._log(run.info.run_id, trained, parts)
+            except BaseException:
+                self._client.set_terminated(run.info.run_id, status="FAILED")
+                raise
+            self._client.set_terminated(run.info.run_id)
+            tags = {
+                "target": name, "at": at.isoformat(), "skill": "proven" if evaluation.skill else "no skill",
+                "log_loss_gain": repr(_gain(trained)), "definition": _definition(trained.model),
+                "data_hash": data_hash(trained.data.X.assign(label=trained.data.y)), _FILES: json.dumps(files, sort_keys=True), _FINGERPRINT: fingerprint,
+            }
+            if not self._known(name):
+                self._client.create_registered_model(name)
+            version = self._client.create_model_version(name, f"{run.info.artifact_uri}/model", run.info.run_id, tags=tags)
+            self._crown(name, version.version, tags)
+            return _called(self._client.get_model_version(name, version.version))
+
+    def champion(self, name: str) -> Champion | None:
+        """The target's champion, or while none has proven skill the newest version; None before the first training.
+
+        Every file of the artefact is held against the hashes in the registry before any is parsed; nothing of it is executed.
+
+        Raises:
+            ModelError: If a file was changed, added or is missing.
+        """
+        with _quiet():
+            version = self._alias(name, CHAMPION) or next(iter(self._versions(name)), None)
+            if version is None:
+                return None
+            model = Model.from_parts(self._verified(version))
+        if _definition(model) != version.tags.get("definition"):
+            raise ModelError(f"{_called(version)}: its feature list or target differs from what was registered. Train it again: "
+                             "churnkit train.")
+        model.version = _called(version)
+        return Champion(model, model.version, version.tags.get("skill") == "proven")
+
+    def versions(self, name: str) -> pd.DataFrame:
+        """Every version of a target's model, newest first: version, at, skill, log_loss_gain, role."""
+        with _quiet():
+            return pd.DataFrame(
+                [{"version": _called(one), "at": one.tags.get("at"), "skill": one.tags.get("skill"),
+                  "log_loss_gain": float(one.tags["log_loss_gain"]), "role": ", ".join(one.aliases)} for one in self._versions(name)],
+                columns=["version", "at", "skill", "log_loss_gain", "role"])
+
+    def _log(self, run_id: str, trained: Trained, parts: dict[str, str]) -> dict[str, str]:
+        """Params, metrics, plots and both fits; returns the hash of each file of the model's artefact."""
+        evaluation, holdout = trained.evaluation, trained.holdout
+        now = int(dt.datetime.now(dt.UTC).timestamp() * 1000)  # MLflow's own clock, not data time
+        params = {
+            **{key: value for key, value in trained.splits.to_dict().items()}, "seed": trained.model.seed,
+            "rounds": trained.model.rounds, "features": len(trained.model.features), "rows": len(trained.data),
+            "positives": trained.data.positives, "calibration": trained.model.calibration.kind,
+            "dropped": json.dumps(dict(trained.data.dropped)), "lightgbm": lightgbm.__version__,
+            **{f"lightgbm.{key}": value for key, value in holdout.booster_.params.items()},
+            "notes": "; ".join(trained.model.notes), "verdict": evaluation.says(),
+        }
+        self._client.log_batch(run_id, [Metric(key, value, now, 0) for key, value in evaluation.metrics().items()],
+                               [Param(key, str(value)[:5000]) for key, value in params.items()],
+                               [RunTag("skill", "proven" if evaluation.skill else "no skill")])
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder)
+            (root / "holdout").mkdir()
+            for file, text in holdout.to_parts().items():
+                (root / "holdout" / file).write_text(text, encoding="utf-8")
+            evaluation.table.to_csv(root / "evaluation.csv")
+            evaluation.plot().savefig(root / "evaluation.png", dpi=90)
+            files = _artefact(root, trained, parts)
+            self._client.log_artifacts(run_id, folder)
+        return files
+
+    def _crown(self, name: str, version: str, tags: dict[str, str]) -> None:
+        """Makes the version champion or challenger."""
+        champion = self._alias(name, CHAMPION)
+        proven = tags["skill"] == "proven"
+        better = champion is None or champion.tags.get("definition") != tags["definition"] or (
+            float(tags["log_loss_gain"]) >= float(champion.tags["log_loss_gain"]))
+        self._client.set_registered_model_alias(name, CHAMPION if proven and better else CHALLENGER, version)
+
+    def _verified(self, version: ModelVersion) -> dict[str, str]:
+        """model.txt and model.json of the artefact, after every file has the hash that the registry holds."""
+        expected: dict[str, str] = json.loads(version.tags.get(_FILES, "{}"))
+        uri = self._client.get_model_version_download_uri(version.name, version.version)
+        try:
+            root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=self.uri))
+        except (MlflowException, OSError) as error:
+            raise ModelError(f"{_called(version)}: its files cannot be fetched from '{uri}' ({error}). Restore them, or train "
+                             "again: churnkit train.") from None
+        found = {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+        for file in sorted({*expected, *found}):
+            what = ("is missing" if file not in found else "does not belong there" if file not in expected
+                    else "was changed" if _digest(found[file]) != expected[file] else "")
+            if what:
+                raise ModelError(f"{_called(version)}: '{file}' {what} since it was registered, so the model is not trusted. Restore "
+                                 f"'{root}' from a backup, or train again: churnkit train.")
+        return {file: found[f"artifacts/{file}"].decode() for file in ("model.txt", "model.json")}
+
+    def _experiment(self) -> str:
+        """The id of our experiment, made on first use with its artefacts in our folder."""
+        found = self._client.get_experiment_by_name(EXPERIMENT)
+        if found is not None:
+            return str(found.experiment_id)
+        self.artifacts.mkdir(parents=True, exist_ok=True)
+        return str(self._client.create_experiment(EXPERIMENT, artifact_location=self.artifacts.resolve().as_uri()))
+
+    def _versions(self, name: str) -> list[ModelVersion]:
+        """All versions of a registered model, newest first, with their aliases."""
+        if not self._known(name):
+            return []
+        found = self._client.search_model_versions(f"name='{name}'", max_results=1000)
+        return sorted((self._client.get_model_version(name, one.version) for one in found),
+                      key=lambda one: int(one.version), reverse=True)
+
+    def _known(self, name: str) -> bool:
+        return any(one.name == name for one in self._client.search_registered_models(f"name='{name}'"))
+
+    def _alias(self, name: str, alias: str) -> ModelVersion | None:
+        try:
+            return self._client.get_model_version_by_alias(name, alias)
+        except MlflowException:
+            return None
+
+
+def _artefact(root: Path, trained: Trained, parts: dict[str, str]) -> dict[str, str]:
+    """Writes the pyfunc to `root / model`: text, JSON, scorer.py and MLmodel; returns the hash of each file."""
+    for file, text in parts.items():
+        (root / file).write_text(text, encoding="utf-8")
+    model = trained.model
+    inputs = Schema([ColSpec(DataType.string if name in model.levels else DataType.double, name, required=False)
+                     for name in model.features])
+    mlflow.pyfunc.save_model(
+        root / "model", python_model=str(_SCORER), artifacts={"text": str(root / "model.txt"), "json": str(root / "model.json")},
+        signature=ModelSignature(inputs=inputs, outputs=Schema([ColSpec(DataType.double, "probability")])),
+        pip_requirements=[f"mlflow=={mlflow.__version__}", f"lightgbm=={lightgbm.__version__}", f"numpy=={np.__version__}",
+                          f"pandas=={pd.__version__}"])
+    for file in parts:
+        (root / file).unlink()
+    folder = root / "model"
+    return {path.relative_to(folder).as_posix(): _digest(path.read_bytes()) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _gain(trained: Trained) -> float:
+    """How much lower the model's log loss is than the base rate's, on its test period."""
+    losses = trained.evaluation.table.loc["log_loss"]
+    return float(losses["base_rate"]) - float(losses["model"])
+
+
+def _definition(model: Model) -> str:
+    """A hash of what the model predicts and from what."""
+    return _digest(json.dumps([asdict(model.target), model.features, model.levels], sort_keys=True, default=str).encode())
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _called(version: ModelVersion) -> str:
+    """A version's name as scores carry it; one without proven skill says so."""
+    return f"{version.name}-{version.version}" + ("" if version.tags.get("skill") == "proven" else " (no skill)")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps MLflow's and Alembic's remarks off the screen; errors still come through."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

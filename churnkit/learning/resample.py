@@ -1,0 +1,78 @@
+"""Metrics of predictions on many resamples of entities at once: each resample is a row of whole-number weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from churnkit.learning.calibrate import Floats
+
+METRICS = ("auc", "average_precision", "log_loss", "brier", "calibration_error", "lift_5", "lift_10", "lift_20")
+_SHARES = (0.05, 0.10, 0.20)
+_BINS = 10
+_CELLS = 4_000_000  # numbers held at once per working array: 32 MB
+
+
+def draws(entities: int, resamples: int, seed: int) -> NDArray[np.float64]:
+    """How often each entity is drawn in each resample, shape (resamples, entities); each row sums to the entities."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(entities, np.full(entities, 1 / entities), size=resamples).astype(float)
+
+
+def resampled(y: Floats, p: Floats, codes: NDArray[Any], weights: Floats) -> tuple[Floats, Floats]:
+    """The metrics on the rows themselves, shape (m,), and on each resample, shape (resamples, m); undefined ones are NaN.
+
+    Args:
+        y: Outcomes, 0 or 1, shape (n,).
+        p: Probabilities, shape (n,).
+        codes: Each row's entity, from 0, shape (n,).
+        weights: Draws per resample and entity.
+    """
+    order = np.argsort(-p, kind="stable")
+    y, p, codes = y[order], p[order], codes[order]
+    ends = np.flatnonzero(np.append(p[1:] != p[:-1], True))  # the last row of each group of equal scores
+    point = _metrics(y, p, codes, np.ones((1, weights.shape[1])), ends)[0]
+    step = max(1, _CELLS // max(len(y), 1))
+    parts = [_metrics(y, p, codes, weights[start:start + step], ends) for start in range(0, len(weights), step)]
+    return point, np.vstack(parts)
+
+
+def _metrics(y: Floats, p: Floats, codes: NDArray[Any], weights: Floats, ends: NDArray[Any]) -> Floats:
+    """All metrics for some resamples; rows are ordered by falling score."""
+    row = weights[:, codes]
+    total = row.sum(axis=1)
+    caught, passed = np.cumsum(row * y, axis=1)[:, ends], np.cumsum(row, axis=1)[:, ends]
+    positives = caught[:, -1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gained, before = np.diff(caught, axis=1, prepend=0.0), np.hstack([np.zeros((len(row), 1)), caught[:, :-1]])
+        negatives = np.diff(passed, axis=1, prepend=0.0) - gained
+        # each negative is outranked by the positives before it, and by half of those with its score
+        auc = (negatives * (before + gained / 2)).sum(axis=1) / (positives * (total - positives))
+        average_precision = np.where(gained > 0, gained * caught / passed, 0.0).sum(axis=1) / positives
+        lifts = [_lift(caught, passed, total, share) for share in _SHARES]
+    loss = row @ -(y * np.log(p) + (1 - y) * np.log1p(-p)) / total
+    brier = row @ (p - y) ** 2 / total
+    return np.column_stack([auc, average_precision, loss, brier, _calibration_error(y, p, row, total), *lifts])
+
+
+def _lift(caught: Floats, passed: Floats, total: Floats, share: float) -> Floats:
+    """Positives in the top share relative to chance; equal scores count in part."""
+    wanted = share * total
+    place = (passed < wanted[:, None]).sum(axis=1)
+    rows = np.arange(len(total))
+    before = np.where(place > 0, passed[rows, place - 1], 0.0)
+    had = np.where(place > 0, caught[rows, place - 1], 0.0)
+    part = (wanted - before) / (passed[rows, place] - before)
+    found: Floats = (had + part * (caught[rows, place] - had)) / caught[:, -1] / share
+    return found
+
+
+def _calibration_error(y: Floats, p: Floats, row: Floats, total: Floats) -> Floats:
+    """Mean distance of predicted from observed over ten groups of equal size on the rows themselves (ECE)."""
+    group = np.minimum(np.arange(len(y)) * _BINS // max(len(y), 1), _BINS - 1)
+    starts = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
+    gaps = np.add.reduceat(row * (p - y), starts, axis=1)
+    found: Floats = np.abs(gaps).sum(axis=1) / total
+    return found

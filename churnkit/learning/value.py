@@ -1,0 +1,100 @@
+"""What is at stake with each score, in money: what a departure, an expansion or a failure would mean if it came."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from churnkit.errors import ModelError
+from churnkit.learning.labels import exchange, label, query
+from churnkit.learning.targets import EXPANSION, Target, configured
+from churnkit.schemas import POINTS
+from churnkit.signals.tables import Tables
+
+PRIOR = 20
+"""The expansion share of the settings counts as much as this many observed expansions."""
+_LOOK_BACK = 4
+
+
+def stakes(scores: pd.DataFrame, features: pd.DataFrame, tables: Tables) -> pd.DataFrame:
+    """The scores with `value` and `currency` filled in; missing where no price is known.
+
+    Churn: MRR x margin x months. Expansion: expected MRR gained x margin x months. Maintenance: what a failure of that asset
+    model costs, else a number of months of the account's MRR. Values are not weighed with the probability.
+
+    Args:
+        scores: `schemas.SCORES` of one or more targets.
+        features: The features frame that was scored; its `mrr` is used where it has one.
+        tables: The raw tables, with the settings of value, rates and currency.
+
+    Raises:
+        DataError: If currencies are mixed and no rates are set.
+    """
+    settings = tables.settings
+    rates = exchange(tables, "stakes")
+    currency = next(iter(rates)) if len(rates) == 1 and not {*rates} & {*settings.rates} else settings.currency
+    mrr = _mrr(scores, features, tables, rates)
+    worth = settings.value.margin * settings.value.months
+    value = pd.Series(float("nan"), scores.index)
+    for target in scores["target"].unique():
+        mine = scores["target"] == target
+        if target == "churn":
+            value[mine] = mrr[mine] * worth
+        elif target == "expansion":
+            value[mine] = mrr[mine] * gain_share(tables, scores.loc[mine, "cutoff"].max()) * worth
+        elif target == "maintenance":
+            value[mine] = _failure_cost(scores[mine], mrr[mine], tables)
+        else:
+            raise ModelError(f"Nothing says what '{target}' is worth. Add it to stakes() in churnkit/learning/value.py.")
+    return scores.assign(value=value.round(2), currency=pd.Series(currency, scores.index, dtype=object).where(value.notna(), None))
+
+
+def gain_share(tables: Tables, at: pd.Timestamp) -> float:
+    """Expected gain of an expansion as a share of MRR: the mean of those whose labels had closed by `at`, drawn to the setting.
+
+    The mean is taken over the last few windows; the setting counts as `PRIOR` expansions.
+    """
+    prior = tables.settings.value.expansion_share
+    target: Target = configured(EXPANSION, tables.settings)
+    cutoffs = pd.DatetimeIndex([at - target.window * step for step in range(1, _LOOK_BACK + 1)])
+    accounts = query(tables, "SELECT DISTINCT account_id FROM subscriptions ORDER BY 1")["account_id"]
+    if accounts.empty:
+        return prior
+    points = pd.DataFrame({"account_id": accounts}).merge(pd.DataFrame({"cutoff": cutoffs}), how="cross")
+    points = points.assign(row_id=range(len(points)), entity="account", entity_id=points["account_id"])[list(POINTS)]
+    seen = label(target, tables, points)
+    seen = seen[(seen["label"] == 1).fillna(False) & seen["value"].notna()]
+    paid = _monthly(seen, tables, exchange(tables, "stakes"))
+    shares = (seen["value"] / paid)[paid > 0].clip(upper=3.0)  # a few that grew out of nothing must not set the price of all
+    return float((shares.sum() + PRIOR * prior) / (len(shares) + PRIOR))
+
+
+def _mrr(scores: pd.DataFrame, features: pd.DataFrame, tables: Tables, rates: dict[str, float]) -> pd.Series:
+    """Each row's account's MRR at the cutoff, by the scores' index."""
+    if "mrr" in features and len(features) == len(scores) and (features["entity_id"].to_numpy() == scores["entity_id"]).all():
+        return pd.Series(features["mrr"].to_numpy(dtype=float), scores.index)
+    return _monthly(scores, tables, rates)
+
+
+def _monthly(rows: pd.DataFrame, tables: Tables, rates: dict[str, float]) -> pd.Series:
+    """The MRR of each row's account that was known to be active at the cutoff, in the workspace's currency; NaN without one."""
+    wanted = pd.DataFrame({"n": range(len(rows)), "account_id": rows["account_id"].to_numpy(dtype=object),
+                           "cutoff": pd.to_datetime(rows["cutoff"], utc=True).dt.as_unit("us").array})
+    known = pd.DataFrame(rates.items(), columns=["currency", "rate"]).astype({"rate": "float64"})
+    found = query(tables, _MRR, wanted=wanted, rates=known).set_index("n")["mrr"].reindex(range(len(rows)))
+    return pd.Series(found.to_numpy(dtype=float), rows.index)
+
+
+def _failure_cost(scores: pd.DataFrame, mrr: pd.Series, tables: Tables) -> pd.Series:
+    """The set cost for the asset's model, else so many months of the account's MRR."""
+    assets = query(tables, "SELECT asset_id, arg_max(model, known_at) AS model FROM assets GROUP BY asset_id")
+    cost = scores["entity_id"].map(assets.set_index("asset_id")["model"]).map(tables.settings.value.failure_cost)
+    return cost.astype("float64").fillna(mrr * tables.settings.value.failure_share)
+
+
+_MRR = """
+SELECT w.n, sum(s.mrr * coalesce(r.rate, 1)) AS mrr
+FROM ck_wanted w JOIN subscriptions s ON s.account_id = w.account_id AND s.known_at <= w.cutoff AND s.started_at <= w.cutoff
+  AND (s.ended_at IS NULL OR s.ended_at > w.cutoff OR greatest(s.known_at, coalesce(s.end_recorded_at, s.ended_at)) > w.cutoff)
+LEFT JOIN ck_rates r ON r.currency = s.currency
+GROUP BY w.n
+"""

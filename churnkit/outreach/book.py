@@ -1,0 +1,138 @@
+"""What outreach may know at a moment: the raw tables cut at `at`, and the look-ups that the rest shares."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import pandas as pd
+
+from churnkit.schemas import raw_table
+
+_DTYPES: Mapping[str, Any] = {"time": "datetime64[us, UTC]", "float": "float64", "int": "Int64", "bool": "boolean"}
+_LATER = {
+    "support_tickets": ("first_replied_at", "escalated_at", "human_requested_at", "reopened_at", "resolved_at",
+                        "handed_over_at", "rated_at"),
+    "subscriptions": ("end_recorded_at",), "invoices": ("paid_at",), "contacts": ("left_at",),
+    "opportunities": ("closed_at",), "assets": ("retired_at",),
+}
+_ROLES = {"champion": 0, "sponsor": 1, "billing": 2, "user": 3}
+
+
+@dataclass(frozen=True)
+class Book:
+    """The tables as they could be known at `at`: rows that were not yet known, or lie ahead, are not in it.
+
+    A row is seen when its own time is before `at` and its `known_at` is not after it; of several versions of a record
+    the latest known one counts. Later times of a seen row (resolved, paid, left) that lie ahead are blanked.
+    """
+
+    at: pd.Timestamp
+    tables: Mapping[str, pd.DataFrame]
+    _cache: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
+
+    def __getitem__(self, name: str) -> pd.DataFrame:
+        if name not in self._cache:
+            frame = self.tables.get(name)
+            self._cache[name] = _none(name) if frame is None or frame.empty else _cut(frame, name, self.at)
+        return self._cache[name]
+
+    def by_account(self, name: str, accounts: Iterable[str]) -> dict[str, pd.DataFrame]:
+        """The rows of a table that belong to these accounts, one frame per account that has any."""
+        frame = self[name]
+        some = frame[frame["account_id"].isin(set(accounts))]
+        return {str(account): rows for account, rows in some.groupby("account_id", sort=True)}
+
+    def accounts(self) -> pd.DataFrame:
+        """The accounts by id: name, segment, owner, parent and `top`, the topmost parent account."""
+        frame = self["accounts"].set_index("account_id", drop=False).sort_index()
+        above = frame["parent_account_id"].dropna()
+        parents = dict(zip(above.index.astype(str), above.astype(str), strict=True))
+        return frame.assign(top=[_top(str(account), parents) for account in frame.index])
+
+    def active_subscriptions(self) -> pd.DataFrame:
+        """The subscriptions that have begun and have not ended."""
+        frame = self["subscriptions"]
+        return frame[frame["ended_at"].isna() | (frame["ended_at"] >= self.at)]
+
+    def mrr(self) -> pd.Series:
+        """Money a month by account, over its active subscriptions."""
+        return self.active_subscriptions().groupby("account_id")["mrr"].sum(min_count=1)
+
+    def contacts(self) -> tuple[dict[str, str], set[str]]:
+        """Whom to speak to, by account; and the accounts all of whose people are not to be contacted."""
+        people = self["contacts"]
+        people = people[people["left_at"].isna()]
+        quiet = self.suppressions()
+        quiet = quiet[quiet["contact_id"].notna()]
+        no = people["do_not_contact"].fillna(value=False).astype(bool) | people["contact_id"].isin(quiet["contact_id"])
+        order = people["role"].map(_ROLES).fillna(9)
+        best = people.assign(order=order)[~no].sort_values(["order", "contact_id"]).drop_duplicates("account_id")
+        closed = set(people["account_id"]) - set(best["account_id"])
+        return dict(zip(best["account_id"], best["contact_id"], strict=True)), closed
+
+    def suppressions(self) -> pd.DataFrame:
+        """The suppressions that hold at this moment."""
+        frame = self["suppressions"]
+        return frame[frame["until"].isna() | (frame["until"] > self.at)]
+
+
+def utc(at: str | dt.date | dt.datetime) -> pd.Timestamp:
+    """A moment as a UTC timestamp; one without a zone is UTC."""
+    stamp = pd.Timestamp(at)
+    return stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
+
+
+@cache
+def _none(name: str) -> pd.DataFrame:
+    return _cut(pd.DataFrame(), name, pd.Timestamp(0, tz="UTC"))
+
+
+def _cut(frame: pd.DataFrame, name: str, at: pd.Timestamp) -> pd.DataFrame:
+    contract = raw_table(name)
+    columns: dict[str, Any] = {column.name: column.kind for column in contract.columns} | {"known_at": "time"}
+    frame = frame.reindex(columns=list(columns))
+    for column, kind in columns.items():
+        if kind in _DTYPES:
+            frame[column] = pd.to_datetime(frame[column], utc=True) if kind == "time" else frame[column]
+            frame[column] = frame[column].astype(_DTYPES[kind])
+        else:
+            text: Any = frame[column].astype(object)
+            frame[column] = text.where(text.notna(), None)
+    seen = ~(frame["known_at"] > at)
+    if contract.time:  # a suppression holds from the moment it starts; whatever else happens at `at` is not seen yet
+        seen &= frame[contract.time] <= at if name == "suppressions" else frame[contract.time] < at
+    frame = frame[seen]
+    if contract.key and "recorded_at" in contract.key:
+        key = next(column for column in contract.key if column != "recorded_at")
+        frame = frame.sort_values(["known_at"], kind="stable", na_position="first").drop_duplicates(key, keep="last")
+    else:
+        frame = frame.copy()
+    return _blank_ahead(frame, name, at).reset_index(drop=True)
+
+
+def _blank_ahead(frame: pd.DataFrame, name: str, at: pd.Timestamp) -> pd.DataFrame:
+    """What a seen row says of the time after `at`, taken out of it."""
+    if name == "support_tickets":  # a rating is given when the ticket is rated, at the latest when it is resolved
+        unrated = ~(frame["rated_at"].fillna(frame["resolved_at"]) < at)
+        frame[["csat", "effort"]] = frame[["csat", "effort"]].mask(unrated)
+    if name == "invoices":  # a count without times is known at its record's end
+        frame["failed_attempts"] = frame["failed_attempts"].mask(frame["paid_at"] >= at)
+    if name == "subscriptions":  # an end is known from its notice on
+        frame["ended_at"] = frame["ended_at"].mask(frame["end_recorded_at"].fillna(frame["ended_at"]) >= at)
+    for column in _LATER.get(name, ()):
+        frame[column] = frame[column].mask(frame[column] >= at)
+    return frame
+
+
+def _top(account: str, parents: Mapping[str, str]) -> str:
+    """The topmost parent; where parents run in a circle, the smallest id of that circle."""
+    path = [account]
+    while (parent := parents.get(path[-1])) is not None:
+        if parent in path:
+            return min(path[path.index(parent):])
+        path.append(parent)
+    return path[-1]

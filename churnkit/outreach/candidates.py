@@ -1,0 +1,189 @@
+"""What could be done: candidate tasks from models' scores and from plain signals, each with its expected net value."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from churnkit.errors import OutreachError
+from churnkit.outreach.book import Book
+from churnkit.outreach.policy import AIMS, Play, Policy
+from churnkit.outreach.task import task_key
+from churnkit.schemas import HELD
+from churnkit.settings import Settings
+
+_NEEDED = ("entity_id", "account_id", "cutoff", "target", "probability")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One task that could be planned.
+
+    `entity_ids` are the scored entities it stands for (none for a rule), the most pressing first. `net` is the expected
+    net value in money, or not a number where no value is known. `evidence` holds the signals' sentences and
+    `evidence_ids` the tickets or codes they rest on.
+    """
+
+    account_id: str
+    name: str
+    play: Play
+    episode: str
+    probability: float
+    value: float | None
+    currency: str
+    scored_at: str
+    entity_ids: tuple[str, ...] = ()
+    asset_ids: tuple[str, ...] = ()
+    evidence: tuple[str, ...] = ()
+    evidence_ids: tuple[str, ...] = ()
+    model_version: str | None = None
+    band: str | None = None
+    proven: bool = True
+    expected: float | None = None
+
+    @property
+    def net(self) -> float:
+        """Probability x effect x value - cost, in money."""
+        gain = self.expected if self.expected is not None else self.probability * (self.value or math.nan)
+        return gain * self.play.effect - self.play.cost
+
+    @property
+    def key(self) -> str:
+        """The key of the task that would come of it."""
+        return task_key(self.account_id, self.name, self.episode)
+
+    @property
+    def rank(self) -> tuple[object, ...]:
+        """Sorts the most urgent and most valuable first, and ties always alike."""
+        worth = self.net if math.isfinite(self.net) else self.probability * self.play.effect - 1e6
+        return (not self.play.always, -worth, self.account_id, self.name)
+
+    @property
+    def rank_at_home(self) -> tuple[object, ...]:
+        """The order within one account: always, then saving before serving before selling, then value."""
+        return (not self.play.always, list(AIMS.values()).index(self.play.aim), *self.rank)
+
+
+def current_scores(scores: pd.DataFrame | None, at: pd.Timestamp) -> pd.DataFrame:
+    """The newest score per entity and target that is not from after `at`, in a stable order.
+
+    Raises:
+        OutreachError: If a needed column is missing.
+    """
+    if scores is None or not len(scores.columns):
+        scores = pd.DataFrame(columns=list(_NEEDED))
+    missing = [column for column in _NEEDED if column not in scores]
+    if missing:
+        raise OutreachError(f"scores: column '{missing[0]}' is missing. Give what Model.predict returns.")
+    frame = scores.assign(cutoff=pd.to_datetime(scores["cutoff"], utc=True))
+    for column, default in (("value", math.nan), ("currency", None), ("model_version", None), ("band", None),
+                            ("skill", True)):
+        if column not in frame:
+            frame[column] = default
+    frame = frame.astype({"entity_id": object, "account_id": object, "value": float, "probability": float})
+    frame["skill"] = frame["skill"].fillna(value=False).astype(bool)
+    frame = frame[frame["cutoff"] <= at].sort_values(["target", "entity_id", "cutoff"], kind="stable")
+    return frame.drop_duplicates(["target", "entity_id"], keep="last").reset_index(drop=True)
+
+
+def from_scores(scores: pd.DataFrame, book: Book, policy: Policy) -> tuple[list[Candidate], pd.DataFrame]:
+    """Candidates of the model plays, and the held rows of every scored entity that is none.
+
+    Several assets of one account come together in one candidate.
+    """
+    segments = dict(book.accounts()["segment"])
+    frame = scores.assign(segment=scores["account_id"].map(segments), play=None)
+    models = {name: play for name, play in policy.active.items() if play.opened_by == "model"}
+    for name, play in reversed(models.items()):
+        fits = frame["target"] == play.target
+        fits &= frame["segment"].isin(play.segments) if play.segments else True
+        frame["play"] = frame["play"].mask(fits, name)
+    opens = frame["play"].map({name: play.open for name, play in models.items()}).astype(float)
+    least = frame["play"].map({name: play.min_value for name, play in models.items()}).astype(float)
+    frame["until"], frame["why"], frame["detail"] = pd.Series(pd.NaT, frame.index, dtype="datetime64[us, UTC]"), "", ""
+    below = ~(frame["probability"] >= opens)
+    _hold(frame, frame["value"] < least, "below threshold", "worth less than the play's min_value")
+    needed = _texts("{:.1%}, opens at {:.0%}", frame["probability"], opens)
+    _hold(frame, below, "below threshold", needed)
+    _hold(frame, frame["play"].isna(), "below threshold", "no enabled play for this target and segment")
+    _hold(frame, ~frame["skill"], "no skill", "the model's skill is not proven")
+    _hold_late(frame, book, policy, models)
+    good = frame[frame["why"] == ""].sort_values(["probability", "entity_id"], ascending=[False, True], kind="stable")
+    found = [_candidate(rows, models, book) for _, rows in good.groupby(["account_id", "play"], sort=True)]
+    return found, frame.loc[frame["why"] != "", list(HELD)]
+
+
+def from_signals(signals: pd.DataFrame, scores: pd.DataFrame, book: Book, policy: Policy,
+                 answered: set[str]) -> list[Candidate]:
+    """Candidates of the rule plays: per account and play the oldest signal that nobody has answered yet."""
+    segments, mrr = dict(book.accounts()["segment"]), book.mrr()
+    known = scores[scores["skill"]].set_index(["target", "account_id"]).sort_index()
+    churn = known.loc[["churn"]].droplevel(0) if "churn" in known.index.get_level_values(0) else known.iloc[:0]
+    settings: Settings = getattr(book.tables, "settings", None) or Settings()
+    found = []
+    for name, play in policy.active.items():
+        rows = signals[signals["signal"] == play.signal] if play.signal else signals.iloc[:0]
+        for account, group in rows.groupby("account_id", sort=True):
+            episodes = {f"{when:%Y-%m-%d}" for when in group["occurred_at"]}
+            fresh = sorted(day for day in episodes if task_key(str(account), name, day) not in answered)
+            if not fresh or (play.segments and segments.get(account) not in play.segments):
+                continue
+            score = churn.loc[account] if play.target == "churn" and account in churn.index else None
+            value = float(score["value"]) if score is not None and pd.notna(score["value"]) else None
+            money = mrr.get(account)
+            if value is None and money is not None and pd.notna(money):
+                value = float(money) * settings.value.margin * settings.value.months
+            currency = score["currency"] if score is not None and score["currency"] else settings.currency
+            found.append(Candidate(
+                account_id=str(account), name=name, play=play, episode=fresh[0], value=value, currency=currency,
+                probability=float(score["probability"]) if score is not None else play.likelihood,
+                scored_at=book.at.isoformat(), evidence=tuple(dict.fromkeys(group["evidence"])),
+                evidence_ids=tuple(dict.fromkeys(str(found) for found in group["evidence_id"].dropna())),
+                asset_ids=tuple(sorted({str(asset) for asset in group["asset_id"].dropna()})),
+                proven=score is not None))
+    return found
+
+
+def _hold(frame: pd.DataFrame, rows: pd.Series, why: str, detail: str | pd.Series) -> None:
+    """Marks rows as held; what is marked later goes before."""
+    frame.loc[rows, "why"] = why
+    frame.loc[rows, "detail"] = detail[rows] if isinstance(detail, pd.Series) else detail
+
+
+def _texts(words: str, first: pd.Series, second: pd.Series) -> pd.Series:
+    return pd.Series([words.format(*pair) for pair in zip(first, second, strict=True)], first.index, dtype=object)
+
+
+def _hold_late(frame: pd.DataFrame, book: Book, policy: Policy, models: Mapping[str, Play]) -> None:
+    """Equipment whose forecast ends before a technician could be there."""
+    model = dict(zip(book["assets"]["asset_id"], book["assets"]["model"], strict=True))
+    needs = frame["entity_id"].map(model).map(policy.dispatch.models).fillna(policy.dispatch.days).astype(float)
+    days = frame["play"].map({name: play.valid_days for name, play in models.items()}).astype(float)
+    left = days - (book.at - frame["cutoff"]).dt.total_seconds() / 86400
+    late = (frame["target"] == "maintenance") & (frame["why"] == "") & (left < needs)
+    words = _texts("a technician needs {:g} days, the forecast reaches {:.1f}", needs, left)
+    _hold(frame, late, "lead time too short", words)
+
+
+def _candidate(rows: pd.DataFrame, models: Mapping[str, Play], book: Book) -> Candidate:
+    first = rows.iloc[0]
+    play, assets = models[first["play"]], first["target"] == "maintenance"
+    value = rows["value"].sum(min_count=1)
+    expected = (rows["value"] * rows["probability"]).sum(min_count=1)
+    return Candidate(
+        account_id=str(first["account_id"]), name=str(first["play"]), play=play, episode=f"{book.at:%Y-%m-%d}",
+        probability=float(first["probability"]), value=None if pd.isna(value) else float(value),
+        currency=str(first["currency"] or ""), scored_at=first["cutoff"].isoformat(),
+        entity_ids=tuple(map(str, rows["entity_id"])), asset_ids=tuple(map(str, rows["entity_id"])) if assets else (),
+        model_version=None if pd.isna(first["model_version"]) else str(first["model_version"]),
+        band=None if pd.isna(first["band"]) else str(first["band"]),
+        expected=None if pd.isna(expected) else float(expected))
+
+
+def expiry(candidate: Candidate) -> dt.date:
+    """The day after which the task is moot: the play's valid days, counted from what opened it."""
+    return dt.datetime.fromisoformat(candidate.scored_at).date() + dt.timedelta(days=candidate.play.valid_days)

@@ -1,0 +1,241 @@
+"""A folder as a CRM: one JSON file per task, a CSV view of all, and answers from the files or from answers.csv."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from churnkit.errors import OutreachError, SettingsError
+from churnkit.outreach.crm.base import Capabilities, CrmRefusedError, Item, Remote, Result
+from churnkit.outreach.task import DISPOSITIONS
+
+ANSWERS = "answers.csv"
+VIEW = "tasks.csv"
+_PEOPLE = ("status", "disposition", "disposition_note", "owner", "due", "answered_by")
+_VIEW = ("key", "due", "priority", "owner", "status", "disposition", "type", "title", "account_id", "play", "target",
+         "value", "currency", "score")
+_WORDS = {word for words in DISPOSITIONS.values() for word in words}
+_STATES = ("open", "in_progress", "snoozed", "completed", "dismissed")
+
+
+class FilesCrm:
+    """Tasks as files: `tasks/<key>.json`, `tasks.csv` to look at, `answers.csv` to answer in.
+
+    People answer by editing `status`, `disposition` and `disposition_note` in a task's file, or by a row in answers.csv
+    (key, status, disposition, note, by); the last row of a key counts, and goes before the file.
+    """
+
+    name = "files"
+    capabilities = Capabilities(unique_keys=True, returns_ids=True, batch=500, resolution=dt.timedelta(microseconds=1))
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._tasks = self.folder / "tasks"
+
+    def check(self) -> str:
+        """The folder, made where it is missing."""
+        try:
+            self._tasks.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutreachError(f"The tasks' folder '{self.folder}' cannot be made ({error.strerror}). Name another "
+                                "one: [crm_options] folder = '...'.") from None
+        return f"folder {self.folder}"
+
+    def find(self, keys: Sequence[str]) -> Mapping[str, Remote]:
+        """The tasks of these keys that are there."""
+        return {key: remote for key in keys if (remote := self._remote(key)) is not None}
+
+    def create(self, items: Sequence[Item]) -> Sequence[Result]:
+        """Writes each task's file whole or not at all; a file that is there already is brought up to date instead."""
+        self.check()
+        return [self._write(item, new=True) for item in items]
+
+    def update(self, items: Sequence[Item]) -> Sequence[Result]:
+        """Writes churnkit's part of each file; what people own in it stays, and a deleted file stays deleted."""
+        self.check()
+        return [self._write(item, new=False) for item in items]
+
+    def changes(self, since: str | None) -> tuple[Sequence[Remote], str | None]:
+        """Every task, with the answers given for it: the engine sees for itself what is new."""
+        answers, found = self._answers(), []
+        for path in sorted(self._tasks.glob("*.json")):
+            try:
+                remote = self._remote(path.stem)
+                if remote is not None:
+                    found.append(answers.get(remote.key, _Answer()).on(remote))
+            except CrmRefusedError as refused:
+                found.append(Remote(path.stem, path.name, "", problem=str(refused)))
+        return found, since
+
+    def done(self) -> None:
+        """Writes tasks.csv anew."""
+        self.check()
+        text = io.StringIO()
+        view = csv.writer(text, lineterminator="\n")
+        view.writerow(_VIEW)
+        rows = [data for path in self._tasks.glob("*.json") if (data := self._understood(path.stem)) is not None]
+        for data in sorted(rows, key=lambda row: (str(row.get("due")), str(row.get("key")))):
+            view.writerow([cell(data.get(name)) for name in _VIEW])
+        write_atomically(self.folder / VIEW, text.getvalue())
+
+    def _write(self, item: Item, *, new: bool) -> Result:
+        try:
+            before = self._read(item.task.key)
+        except CrmRefusedError as refused:
+            return Result(item.task.key, "refused", why=str(refused))
+        if before is None and not new:
+            return Result(item.task.key, "refused", why="a person deleted it")
+        data: dict[str, Any] = {**item.task.to_dict(), "disposition_note": None, "answered_by": None}
+        del data["approval"], data["ghost"]
+        if before is not None:
+            data |= {name: before[name] for name in _PEOPLE if name in before}
+        if item.closing and data["status"] == "open":
+            data |= {"status": "dismissed", "disposition_note": item.closing, "answered_by": "churnkit"}
+        data["content_hash"] = item.content_hash
+        write_atomically(self._path(item.task.key), json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        return Result(item.task.key, "written", self._remote(item.task.key))
+
+    def _path(self, key: str) -> Path:
+        if not re.fullmatch(r"[0-9a-f]{1,64}", key):
+            raise CrmRefusedError(f"'{key}' is no task key: keys are at most 64 hexadecimal digits.")
+        return self._tasks / f"{key}.json"
+
+    def _understood(self, key: str) -> dict[str, Any] | None:
+        try:
+            return self._read(key)
+        except CrmRefusedError:
+            return None
+
+    def _read(self, key: str) -> dict[str, Any] | None:
+        """A task's file, or None where there is none; one that cannot be understood is an error that names it."""
+        path = self._path(key)
+        try:
+            data = json.loads(path.read_text(encoding="utf-8-sig"))
+        except FileNotFoundError:
+            return None
+        except (ValueError, OSError) as error:
+            raise CrmRefusedError(f"{path}: cannot be read ({error}). Mend the file, or take it away.") from None
+        if not isinstance(data, dict) or data.get("key") != key:
+            raise CrmRefusedError(f"{path}: is not the task of that key. Mend its 'key', or take it away.")
+        return data
+
+    def _remote(self, key: str) -> Remote | None:
+        data = self._read(key)
+        if data is None:
+            return None
+        path = self._path(key)
+        status, disposition = _known(str(data.get("status") or "open"), data.get("disposition"), str(path))
+        due = data.get("due")
+        people = json.dumps([data.get(name) for name in _PEOPLE], default=str)
+        return Remote(
+            key=key, remote_id=path.name, version=hashlib.sha256(people.encode()).hexdigest()[:16],
+            content_hash=data.get("content_hash"), status=status, disposition=disposition,
+            note=_text(data.get("disposition_note")), owner=_text(data.get("owner")),
+            due=_date(due, path) if due else None, by=_text(data.get("answered_by")),
+            modified_at=dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC))
+
+    def _answers(self) -> dict[str, _Answer]:
+        """The last row per key of answers.csv."""
+        path = self.folder / ANSWERS
+        if not path.is_file():
+            return {}
+        when, found = dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC), {}
+        for number, row in enumerate(_rows(path), start=2):
+            said = {name: (value or "").strip() for name, value in row.items() if isinstance(name, str)}
+            key = said.get("key", "").lstrip("'")
+            if key:
+                found[key] = _Answer(said.get("status") or "completed", said.get("disposition") or None,
+                                     said.get("note") or None, said.get("by") or None, when, f"{path}, line {number}")
+        return found
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A row of answers.csv; without a status it is none."""
+
+    status: str = ""
+    disposition: str | None = None
+    note: str | None = None
+    by: str | None = None
+    modified_at: dt.datetime | None = None
+    where: str = ""
+
+    def on(self, remote: Remote) -> Remote:
+        """The task with this answer given."""
+        if not self.status:
+            return remote
+        _known(self.status, self.disposition, self.where)
+        return replace(remote, status=self.status, disposition=self.disposition, note=self.note,
+                       by=self.by or remote.by, modified_at=self.modified_at)
+
+
+def connect(options: Mapping[str, str], root: Path) -> FilesCrm:
+    """A folder as CRM; `folder` names it, by default `crm` in the workspace."""
+    unknown = sorted(set(options) - {"folder"})
+    if unknown:
+        raise SettingsError(f"[crm_options] '{unknown[0]}' is unknown to the files CRM. Known: folder.")
+    return FilesCrm(root / options.get("folder", "crm"))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The file holds the old text or the new one, whatever happens."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with draft.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def cell(value: Any) -> str:
+    """A CSV cell that no spreadsheet takes for a formula.
+
+    >>> cell("=1+1")
+    "'=1+1"
+    """
+    text = "" if value is None else str(value)
+    risky = text.lstrip().startswith(("=", "+", "-", "@", "\t", "\r")) and not isinstance(value, int | float)
+    return f"'{text}" if risky else text
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file)
+            if "key" not in (rows.fieldnames or ()):
+                raise OutreachError(f"{path}: has no column 'key'. Its first line must be: "
+                                    "key,status,disposition,note,by")
+            yield from rows
+    except UnicodeDecodeError as error:
+        raise OutreachError(f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from None
+    except csv.Error as error:
+        raise OutreachError(f"{path}: is no CSV ({error}). Save it as comma-separated UTF-8.") from None
+
+
+def _known(status: str, disposition: Any, where: str) -> tuple[str, str | None]:
+    if status not in _STATES:
+        raise CrmRefusedError(f"{where}: the status '{status}' is not known. Use one of: {', '.join(_STATES)}.")
+    if disposition and disposition not in _WORDS:
+        raise CrmRefusedError(f"{where}: the disposition '{disposition}' is not known. Use one of: "
+                         f"{', '.join(sorted(_WORDS))}.")
+    return status, disposition or None
+
+
+def _date(text: Any, path: Path) -> dt.date:
+    try:
+        return dt.date.fromisoformat(str(text)[:10])
+    except ValueError:
+        raise CrmRefusedError(f"{path}: 'due' is no date ({text!r}). Write it as 2026-11-30.") from None
+
+
+def _text(value: Any) -> str | None:
+    return str(value) if value else None

@@ -1,0 +1,88 @@
+"""Small words for people: clean names, days, money, counts and chances. Standard library only."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import re
+import unicodedata
+from typing import Any
+from urllib.parse import urlsplit
+
+_TAG = re.compile(r"<[^<>]*>")
+_CHANCES = ((0.1, "unlikely"), (0.25, "possible"), (0.5, "quite possible"), (0.75, "more likely than not"),
+            (0.9, "very likely"))
+_MARKUP = str.maketrans(dict.fromkeys("<>[]`*|\\", ""))
+
+
+def clean(text: Any, limit: int = 80) -> str:
+    r"""One harmless line of at most `limit` characters: no control characters, no HTML, no Markdown, no line breaks.
+
+    >>> clean("Acme <b>Ltd</b>\n(UK)")
+    'Acme Ltd (UK)'
+    """
+    if text is None or (isinstance(text, float) and math.isnan(text)):
+        return ""
+    flat = "".join(" " if unicodedata.category(letter)[0] in "CZ" else letter for letter in str(text)[: 20 * limit])
+    flat = " ".join(_TAG.sub("", flat).translate(_MARKUP).split()).lstrip("=+@#- ")
+    return flat if len(flat) <= limit else flat[: limit - 1].rstrip() + "…"
+
+
+def link(url: Any) -> str:
+    """The address if it is a plain web address that cannot break out of its line, else an empty string."""
+    text = url if isinstance(url, str) else ""
+    if len(text) > 300 or not re.fullmatch(r"https?://[^\s<>\"'()\[\]`|\\]+", text) or not text.isascii():
+        return ""
+    try:
+        return text if urlsplit(text).hostname else ""
+    except ValueError:
+        return ""
+
+
+def day(when: dt.date | dt.datetime, *, year: bool = True) -> str:
+    """A day as people write it.
+
+    >>> day(dt.date(2026, 11, 1))
+    '1 November 2026'
+    """
+    return f"{when.day} {when:%B}" + (f" {when.year}" if year else "")
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """A count with its noun.
+
+    >>> plural(1, "ticket"), plural(3, "ticket")
+    ('1 ticket', '3 tickets')
+    """
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def money(amount: float, currency: str) -> str:
+    """An amount that a person can take in: three figures are enough.
+
+    >>> money(12_345.6, "EUR")
+    '12,300 EUR'
+    """
+    size = abs(round(amount))
+    step = 10 ** max(len(str(size)) - 3, 0)
+    return f"{round(amount / step) * step:,} {currency}".strip()
+
+
+def chance(probability: float) -> str:
+    """A probability in words, with its percentage.
+
+    >>> chance(0.34)
+    'quite possible (34%)'
+    """
+    words = next((words for limit, words in _CHANCES if probability < limit), "almost certain")
+    percent = f"{probability:.0%}" if 0.01 <= probability <= 0.99 else "under 1%" if probability < 0.5 else "over 99%"
+    return f"{words} ({percent})"
+
+
+def listed(parts: list[str]) -> str:
+    """Words in a row.
+
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1] if parts else ""

@@ -1,0 +1,113 @@
+"""What a definition's operation means: each over the rows that a point may see, or over other features of the point."""
+
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import ibis
+from ibis.expr import types as ir
+
+from churnkit.signals.groups import Feature
+from churnkit.signals.streams import DAY
+
+
+def within(seen: ir.Table, item: Feature) -> ir.BooleanValue:
+    """The rows that a feature counts: in its window, or holding at its moment, and of its kind."""
+    moment = seen.cutoff - item.before * DAY
+    kept = seen[item.at] < moment
+    if item.state:
+        still = seen["until"].isnull() | (seen["until"] >= moment)
+        kept &= (still | (seen["again"] < moment).fill_null(False)) if "again" in seen.columns else still
+    elif item.window_days is not None:
+        kept &= seen[item.at] >= moment - item.window_days * DAY
+    for column, value in item.where:
+        kept &= seen[column] == value
+    return kept
+
+
+def distinct(seen: ir.Table, of: str, wanted: list[Feature], by: tuple[str, ...]) -> ir.Table:
+    """Different values per point: first which value lies in which window, then how many do (quicker than sets)."""
+    flags = {item.name: within(seen, item).cast("int8").max() for item in wanted}
+    values = seen.group_by(*by, value=seen[of]).aggregate(**flags)
+    told = values.value.notnull()
+    counts = {}
+    for item in wanted:
+        number = values[item.name].sum(where=told)
+        untold = (ibis.coalesce(number, 0) == 0) & (values[item.name].max(where=~told) == 1).fill_null(False)
+        counts[item.name] = ibis.ifelse(untold, None, ibis.coalesce(number, 0))
+    return values.group_by(*by).aggregate(**counts)
+
+
+def _unless_untold(seen: ir.Table, item: Feature, kept: ir.BooleanValue, value: ir.Value) -> ir.Value:
+    """0 where no row counts, but missing where rows count and none of them says anything in the column."""
+    rows, told = seen.count(where=kept), seen[item.of].count(where=kept)
+    return ibis.cases((rows == 0, 0), (told == 0, None), else_=value)
+
+
+def _previous(seen: ir.Table, item: Feature, kept: ir.BooleanValue) -> ir.Value:
+    values = seen[item.of].collect(where=kept, order_by=(seen[item.at].desc(), seen[item.of].desc()))
+    return ibis.ifelse(values.length() > 1, values[1], None)
+
+
+def _slope(seen: ir.Table, item: Feature, kept: ir.BooleanValue) -> ir.Value:
+    days = (seen[item.at] - seen.cutoff) / DAY
+    kept &= seen[item.of].notnull()
+    return days.cov(seen[item.of], where=kept, how="pop") / days.var(where=kept, how="pop").nullif(0)
+
+
+def _renewal(seen: ir.Table, item: Feature, kept: ir.BooleanValue) -> ir.Value:
+    """Days to the nearest renewal; one that has passed comes round again with the billing months."""
+    ahead = (seen[item.of] - seen.cutoff) / DAY
+    months = seen.months / DAY
+    return ibis.ifelse(ahead >= 0, ahead, ahead - months * (ahead / months).floor()).min(where=kept)
+
+
+def _notice(seen: ir.Table, _: Feature, __: ir.BooleanValue) -> ir.Value:
+    """1 where something is active, and of all that is known to run now or later nothing runs on past a given notice."""
+    current = seen["until"].isnull() | (seen["until"] >= seen.cutoff)
+    told = (seen["leaves"] <= seen.cutoff).fill_null(False)
+    active = seen.count(where=current & (seen["at"] < seen.cutoff))
+    return ((active > 0) & (seen.count(where=current & ~told) == 0)).cast("float64")
+
+
+OPERATIONS: Mapping[str, Callable[[ir.Table, Feature, ir.BooleanValue], ir.Value]] = MappingProxyType({
+    "count": lambda seen, _, kept: seen.count(where=kept),
+    "flag": lambda seen, _, kept: (seen.count(where=kept) > 0).cast("int64"),
+    "total": lambda seen, item, kept: _unless_untold(seen, item, kept, seen[item.of].sum(where=kept)),
+    "mean": lambda seen, item, kept: seen[item.of].mean(where=kept),
+    "spread": lambda seen, item, kept: seen[item.of].std(where=kept, how="pop"),
+    "lowest": lambda seen, item, kept: seen[item.of].min(where=kept),
+    "highest": lambda seen, item, kept: seen[item.of].max(where=kept),
+    "median": lambda seen, item, kept: seen[item.of].median(where=kept),
+    "last": lambda seen, item, kept: seen[item.of].last(where=kept, order_by=(seen[item.at], seen[item.of])),
+    "previous": _previous,
+    "slope": _slope,
+    "days_since": lambda seen, item, kept: (seen.cutoff.max() - seen[item.at].max(where=kept)) / DAY,
+    "oldest": lambda seen, item, kept: (seen.cutoff.max() - 1 - seen[item.at].min(where=kept)) / DAY,
+    "age": lambda seen, item, kept: (seen.cutoff.max() - seen[item.at].min(where=kept)) / DAY,
+    "renewal": _renewal,
+    "notice": _notice,
+})
+
+
+def _ratio(_: Feature, of: ir.NumericValue, by: ir.NumericValue) -> ir.Value:
+    return of.cast("float64") / by.cast("float64").nullif(0.0)
+
+
+def _rank(item: Feature, plan: ir.StringValue) -> ir.Value:
+    plans = item.of.split("|") if item.of else []
+    branches = [(plan == name, float(place)) for place, name in enumerate(plans, start=1)]
+    return ibis.cases(*branches, else_=None) if branches else ibis.null("float64")
+
+
+FORMULAS: Mapping[str, Callable[..., ir.Value]] = MappingProxyType({
+    "ratio": _ratio,
+    "change": lambda item, of, by: _ratio(item, of, by) - 1.0,
+    "difference": lambda _, of, by: of.cast("float64") - by.cast("float64"),
+    "greatest": lambda _, *parts: ibis.greatest(*(part.cast("float64") for part in parts)),
+    "at_most": lambda item, of: ibis.ifelse(of.isnull(), None, (of <= float(item.of)).cast("float64")),
+    "rank": _rank,
+})
+

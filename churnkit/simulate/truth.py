@@ -1,0 +1,160 @@
+"""What is true of a simulated book: for tests and benchmarks alone. Nothing that learns or plans may read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from churnkit.errors import DataError, did_you_mean
+from churnkit.simulate.causes import CAUSES, States, active, contact_effect
+from churnkit.simulate.contracts import REST, Contracts
+from churnkit.simulate.frames import ids
+from churnkit.simulate.machines import HORIZON, Machines, alive
+from churnkit.simulate.world import AHEAD, DAY, WARM, Array, World
+
+Target = Literal["churn", "expansion", "maintenance"]
+LEAD, SPAN = 14, 90
+ACCOUNT_STEP, ASSET_STEP = 28, 7
+_COLUMNS = {
+    "churn": ("accounts", "churn_probability", "churned"),
+    "expansion": ("accounts", "expansion_probability", "expanded"),
+    "maintenance": ("assets", "failure_probability", "failed"),
+}
+
+
+def read_truth(folder: Path, target: str) -> tuple[Array, Array]:
+    """True probabilities and realised outcomes of a target, in the order of the truth file, where both are defined.
+
+    Args:
+        folder: The truth folder of a book: `Book.truth`.
+        target: churn, expansion or maintenance.
+
+    Raises:
+        DataError: If there is no such target or no truth in that folder.
+    """
+    if target not in _COLUMNS:
+        raise DataError(f"There is no truth on '{target}'.{did_you_mean(target, _COLUMNS)} "
+                        f"Known: {', '.join(_COLUMNS)}.")
+    name, chance, outcome = _COLUMNS[target]
+    file = folder / f"{name}.parquet"
+    if not file.is_file():
+        raise DataError(f"No truth in '{folder}': {file.name} is missing. Only simulated books have one: "
+                        "churnkit simulate.")
+    table = pq.read_table(file, columns=[chance, outcome]).drop_null()
+    return table[chance].to_numpy(), table[outcome].to_numpy().astype(int)
+
+
+def auc(probability: Array, outcome: Array) -> float:
+    """Area under the ROC curve, ties counting half.
+
+    >>> auc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
+    0.75
+    """
+    outcome = np.asarray(outcome)
+    _, place, count = np.unique(np.asarray(probability), return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(count) - (count - 1) / 2)[place]
+    ones = int(outcome.sum())
+    return float((ranks[outcome == 1].sum() - ones * (ones + 1) / 2) / (ones * (len(outcome) - ones)))
+
+
+def write(folder: Path, world: World, states: States, deal: Contracts, drawn: Machines) -> None:
+    """Writes accounts, assets and causes as parquet into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(_accounts(world, states, deal), folder / "accounts.parquet", compression="zstd")
+    pq.write_table(_assets(world, drawn), folder / "assets.parquet", compression="zstd")
+    pq.write_table(_causes(world, states), folder / "causes.parquet", compression="zstd")
+
+
+def _accounts(world: World, states: States, deal: Contracts) -> pa.Table:
+    """Every account and cutoff, 28 days apart, at which a prediction would be made."""
+    clock = world.clock
+    dice = world.dice("truth")
+    pulls = ((states.churn, states.base_churn), (states.growth, states.base_growth))
+    came = [states.log_hazard(*pull) for pull in pulls]
+    parts = []
+    for cutoff in clock.cutoffs(ACCOUNT_STEP):
+        week = int((cutoff - clock.start) // (7 * DAY)) + WARM
+        there = (world.joined < cutoff) & ~(deal.left <= cutoff) & ~(deal.notice <= cutoff)
+        where = np.nonzero(there)[0]
+        seen = [states.foreseen(week, *pull)[:, where] for pull in pulls]
+        new = [states.surprises(week, one[:, where], other, dice) for one, other in zip(came, seen, strict=True)]
+        first, last = cutoff + LEAD * DAY, cutoff + (LEAD + SPAN) * DAY
+        effect = contact_effect(world, states, week)[where]
+        hazard = _leave(world, deal, (where, cutoff), seen[0], new[0])
+        stays = np.exp(-hazard)
+        left = ((deal.left >= first) & (deal.left < last))[where]
+        in_lead = (deal.left < first)[where]
+        buys = ((deal.bought > 0) & (deal.bought_at >= first) & (deal.bought_at < last))[:, where].any(axis=0)
+        parts.append(pa.table({
+            "account_id": ids(world.ids, where),
+            "cutoff": pa.array(np.full(len(where), cutoff)).cast(pa.timestamp("us")).cast(pa.timestamp("us", tz="UTC")),
+            "churn_probability": 1 - stays.mean(axis=0),
+            "churned": pa.array(left, mask=in_lead),
+            "churn_probability_if_contacted": 1 - np.exp(-hazard * np.exp(effect)).mean(axis=0),
+            "contact_effect": effect,
+            "expansion_probability": _grow(world, deal, (where, week), seen[1], new[1]) * stays.mean(axis=0),
+            "expanded": pa.array(buys & ~left, mask=in_lead),
+            "causes": pa.array(np.array(active(states, week), dtype=object)[where]),
+        }))
+    return pa.concat_tables([part.set_column(0, "account_id", part["account_id"].cast(pa.string())) for part in parts])
+
+
+def _leave(world: World, deal: Contracts, asked: tuple[Array, np.datetime64], seen: Array, new: Array) -> Array:
+    """Cumulated hazard of the last day lying in the window, given that it does not lie before it.
+
+    Shape (SURPRISES, accounts asked): one for each path of shocks yet to come.
+    """
+    accounts, cutoff = asked
+    at, decided = deal.months.at[accounts], deal.months.decided[accounts]
+    account, month = np.nonzero((at >= cutoff + LEAD * DAY) & (at < cutoff + (LEAD + SPAN) * DAY) & (decided > cutoff))
+    lag = np.clip((decided[account, month] - cutoff) // (7 * DAY), 0, AHEAD).astype(int)
+    weight = world.dials.leaving * deal.months.weight[accounts[account], month] * np.exp(seen[lag, account])
+    return np.stack([np.bincount(account, weight * np.exp(path[lag]), minlength=len(accounts)) for path in new.T])
+
+
+def _grow(world: World, deal: Contracts, asked: tuple[Array, int], seen: Array, new: Array) -> Array:
+    """Chance of an expansion in the window; none within REST weeks of the last one."""
+    (accounts, week), growing = asked, world.dials.growing
+    weeks = np.arange(AHEAD + 1)[:, None]
+    last = np.where(deal.bought[:week, accounts] > 0, np.arange(week)[:, None], -REST).max(axis=0)
+    free = (week + weeks - last >= REST) * growing * np.exp(seen)
+    share = np.clip((LEAD + SPAN) / 7 - weeks, 0, 1) * (weeks >= LEAD // 7)
+    lead = np.exp(new[:LEAD // 7]).T @ free[:LEAD // 7]
+    window = np.exp(new).T @ (free * share)
+    return np.asarray((np.exp(-lead) * (1 - np.exp(-window))).mean(axis=0))
+
+
+def _assets(world: World, drawn: Machines) -> pa.Table:
+    """Every asset in service and cutoff, 7 days apart."""
+    clock = world.clock
+    parts = []
+    there = alive(world, drawn)
+    stop = np.where(np.isnat(drawn.retired), clock.end + 999 * DAY, drawn.retired)
+    for cutoff in clock.cutoffs(ASSET_STEP):
+        day = int((cutoff - clock.start) // DAY)
+        where = np.nonzero(there[day - 1] & (stop > cutoff))[0]
+        failed = drawn.failed[day:day + HORIZON, where].any(axis=0)
+        retires = (stop[where] < cutoff + HORIZON * DAY)
+        parts.append(pa.table({
+            "asset_id": pa.array(drawn.ids[where]), "account_id": pa.array(world.ids[drawn.account[where]]),
+            "cutoff": pa.array(np.full(len(where), cutoff)).cast(pa.timestamp("us")).cast(pa.timestamp("us", tz="UTC")),
+            "failure_probability": drawn.risk[day, where].astype(float), "failed": pa.array(failed, mask=retires),
+            "worn": drawn.wear[day, where] > 0.2,
+        }))
+    return pa.concat_tables(parts)
+
+
+def _causes(world: World, states: States) -> pa.Table:
+    """When each cause struck whom, and how hard."""
+    week, cause, account = np.nonzero(states.shocks[:WARM + world.clock.weeks])
+    at = world.clock.start + (week - WARM) * 7 * DAY
+    return pa.table({
+        "account_id": ids(world.ids, account).cast(pa.string()),
+        "cause": pa.array([CAUSES[number].name for number in cause.tolist()]),
+        "week_of": pa.array(at).cast(pa.timestamp("us")).cast(pa.timestamp("us", tz="UTC")),
+        "size": states.shocks[week, cause, account].astype(float),
+    })

@@ -1,0 +1,226 @@
+"""The plan's limits, each shown on a small book, and as properties over random books."""
+
+import dataclasses
+import datetime as dt
+from collections import Counter
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_book import AT, ago, frames, scores
+
+from churnkit.errors import OutreachError
+from churnkit.outreach.plan import plan
+from churnkit.outreach.policy import Policy
+
+
+def ticket(account, n=1, **times):
+    return {"ticket_id": f"T{account}{n}", "account_id": account, "opened_at": ago(5), "channel": "email",
+            "category": "billing", "known_at": ago(5), **times}
+
+
+def held(made, entity, target="churn"):
+    rows = made.held[(made.held["entity_id"] == entity) & (made.held["target"] == target)]
+    return list(rows["why"])
+
+
+def outcomes(**row):
+    return pd.DataFrame([{"key": "k", "account_id": "A00", "play": "save_call", "occurred_at": ago(3),
+                          "status": "completed", "disposition": None, "known_at": ago(3), **row}])
+
+
+def test_ranks_by_expected_net_value(policy):
+    """The most valuable case comes first when there is room for one only."""
+    small = policy.model_copy(update={"pilot": policy.pilot.model_copy(update={"max_new_per_run": 1})})
+    given_ = pd.concat([scores({"A00": 0.9}, value=2000.0), scores({"A01": 0.3}, value=90000.0)])
+    made = plan(given_, None, frames(), small, at=AT)
+    assert [task.account_id for task in made.tasks] == ["A01"]
+    assert held(made, "A00") == ["max new per run"]
+
+
+def test_capacity_counts_open_tasks(policy):
+    """Three open tasks fill a capacity of three."""
+    first = plan(scores({f"A{n:02d}": 0.5 for n in (0, 2, 4)}), None, frames(), policy, at=AT)
+    assert len(first.tasks) == 3
+    later = plan(scores({"A06": 0.9}), None, frames(), policy, first.tasks, at=AT + dt.timedelta(days=1))
+    assert later.tasks == ()
+    assert held(later, "A06") == ["capacity"]
+
+
+def test_no_skill_leaves_rule_plays(policy):
+    """A target without proven skill opens nothing, and a rule still does."""
+    tables = frames(support_tickets=pd.DataFrame([ticket("A01", escalated_at=ago(2))]))
+    made = plan(scores({"A00": 0.9}, skill=False), None, tables, policy, at=AT)
+    assert [(task.play, task.opened_by, task.score) for task in made.tasks] == [("escalation", "rule", None)]
+    assert held(made, "A00") == ["no skill"]
+
+
+def test_rules_need_no_scores(policy):
+    """Without any scores the rule plays stand."""
+    tables = frames(support_tickets=pd.DataFrame([ticket("A01", human_requested_at=ago(2))]))
+    assert [task.play for task in plan(None, None, tables, policy, at=AT).tasks] == ["answer_person"]
+
+
+def test_control_never_withholds_always(change):
+    """With everybody in control only `always` plays are sent, and the rest are ghosts."""
+    policy = change(Policy.default(), control={"share": 0.999999})
+    tables = frames(support_tickets=pd.DataFrame([ticket("A01", escalated_at=ago(2))]))
+    made = plan(scores({"A00": 0.9}), None, tables, policy, at=AT)
+    assert [task.play for task in made.tasks] == ["escalation"]
+    assert [task.account_id for task in made.ghosts] == ["A00"]
+    assert held(made, "A00") == ["control"]
+
+
+def test_nobody_is_sold_to_while_being_saved(policy):
+    """A churn candidate, an open churn task or a frustrated signal each block the sale."""
+    both = pd.concat([scores({"A00": 0.5}), scores({"A00": 0.9}, target="expansion", value=1e6)])
+    made = plan(both, None, frames(), policy, at=AT)
+    assert [task.target for task in made.tasks] == ["churn"]
+    assert held(made, "A00", "expansion") == ["precedence"]
+    sale = scores({"A00": 0.9}, target="expansion", value=1e6)
+    assert held(plan(sale, None, frames(), policy, made.tasks, at=AT), "A00", "expansion") == ["precedence"]
+    upset = frames(surveys=pd.DataFrame([{
+        "account_id": "A00", "responded_at": ago(4), "kind": "nps", "score": 2.0, "known_at": ago(4)}]))
+    assert held(plan(sale, None, upset, policy, at=AT), "A00", "expansion") == ["precedence"]
+
+
+def test_suppressions_hold_everything(policy):
+    """A suppression holds a task until it ends, `always` or not."""
+    quiet = pd.DataFrame([{"account_id": "A00", "reason": "lawsuit", "starts_at": ago(1), "until": ago(-9)}])
+    tables = frames(suppressions=quiet, support_tickets=pd.DataFrame([ticket("A00", escalated_at=ago(2))]))
+    made = plan(scores({"A00": 0.9}), None, tables, policy, at=AT)
+    assert made.tasks == ()
+    assert set(made.held["why"]) == {"suppressed"}
+    assert set(made.held["until"]) == {ago(-9)}
+    assert plan(scores({"A00": 0.9}), None, tables, policy, at=AT + dt.timedelta(days=10)).tasks != ()
+
+
+@pytest.mark.parametrize(("row", "why"), [
+    ({"disposition": "saved"}, ["cool-down"]),
+    ({"disposition": "do_not_contact"}, ["suppressed"]),
+    ({"status": "snoozed"}, []),
+    ({"occurred_at": ago(300), "disposition": "saved"}, []),
+])
+def test_answers_give_peace(policy, row, why):
+    """A closed task starts a cool-down, `do_not_contact` one without end."""
+    made = plan(scores({"A00": 0.9}), None, frames(outreach_outcomes=outcomes(**row)), policy, at=AT)
+    assert held(made, "A00") == why
+
+
+def test_inactive_owner_falls_to_the_manager(policy):
+    """The manager's queue takes what has no active owner; without a manager it is held."""
+    tables = frames()
+    tables["owners"].loc[0, "active"] = False
+    made = plan(scores({"A00": 0.9}), None, tables, policy, at=AT)
+    assert [task.owner for task in made.tasks] == ["max@us.example"]
+    tables["owners"].loc[0, "manager"] = None
+    assert held(plan(scores({"A00": 0.9}), None, tables, policy, at=AT), "A00") == ["no owner"]
+
+
+def test_short_lead_time_is_held(policy):
+    """A forecast that ends before a technician can come makes no visit; the account's other asset does."""
+    assets = pd.DataFrame({"asset_id": ["A00/1", "A00/2"], "account_id": "A00", "model": ["slow", "quick"],
+                           "installed_at": ago(400), "known_at": ago(400)})
+    far = policy.model_copy(update={"dispatch": policy.dispatch.model_copy(update={"models": {"slow": 9}})})
+    made = plan(scores({"A00/1": 0.9, "A00/2": 0.8}, "maintenance"), None, frames(assets=assets), far, at=AT)
+    assert [task.asset_ids for task in made.tasks] == [("A00/2",)]
+    assert held(made, "A00/1", "maintenance") == ["lead time too short"]
+
+
+def test_pilot_names_people_and_segments(change, policy):
+    """Only the named owners get tasks while the pilot is on."""
+    named = change(policy, pilot={"owners": ("bob",)})
+    made = plan(scores({"A00": 0.9, "A01": 0.9}), None, frames(), named, at=AT)
+    assert [task.account_id for task in made.tasks] == ["A01"]
+    assert held(made, "A00") == ["pilot"]
+    lifted = change(named, pilot={"on": False})
+    assert len(plan(scores({"A00": 0.9, "A01": 0.9}), None, frames(), lifted, at=AT).tasks) == 2
+
+
+def test_rule_episode_is_the_signals_date(policy):
+    """Planned on three days in a row, one signal gives one key; once answered it gives none."""
+    tables = frames(support_tickets=pd.DataFrame([ticket("A01", escalated_at=ago(2))]))
+    keys = {plan(None, None, tables, policy, at=AT + dt.timedelta(days=n)).tasks[0].key for n in range(3)}
+    assert len(keys) == 1
+    answered = frames(**{**tables, "outreach_outcomes": outcomes(key=keys.pop(), account_id="A01", play="escalation")})
+    assert plan(None, None, answered, policy, at=AT).tasks == ()
+
+
+def test_moot_tasks_are_named(policy):
+    """A fallen score, a solved ticket and a play taken out make untouched tasks moot; a begun one stays."""
+    first = plan(scores({"A00": 0.9, "A01": 0.9}), None, frames(), policy, at=AT)
+    begun = [dataclasses.replace(first.tasks[0], status="in_progress"), *first.tasks[1:]]
+    later = plan(scores({"A00": 0.01, "A01": 0.01}), None, frames(), policy, begun, at=AT)
+    assert later.moot == (first.tasks[1].key,)
+    assert plan(scores({"A00": 0.15, "A01": 0.15}), None, frames(), policy, begun, at=AT).moot == ()
+
+
+def test_scores_must_be_scores(policy):
+    """A frame without the needed columns is refused with the column's name."""
+    with pytest.raises(OutreachError, match="column 'entity_id' is missing"):
+        plan(pd.DataFrame({"x": [1]}), None, frames(), policy, at=AT)
+
+
+@st.composite
+def books(draw):
+    """Random scores over three targets, tickets and open work on the twelve accounts."""
+    ids = [f"A{n:02d}" for n in range(12)]
+    chance = st.floats(0, 1)
+    parts = [scores({one: draw(chance) for one in ids}, target, value)
+             for target, value in (("churn", 9600.0), ("expansion", 20000.0))]
+    parts.append(scores({f"{one}/{n}": draw(chance) for one in ids[:4] for n in range(2)}, "maintenance", 5000.0))
+    loud = draw(st.lists(st.sampled_from(ids), max_size=5, unique=True))
+    tickets = pd.DataFrame([ticket(one, escalated_at=ago(draw(st.integers(1, 4)))) for one in loud]) if loud else None
+    quiet = draw(st.lists(st.sampled_from(ids), max_size=3, unique=True))
+    rows = [{"account_id": one, "reason": "asked", "starts_at": ago(9), "until": None} for one in quiet]
+    tables = frames(suppressions=pd.DataFrame(rows) if rows else None)
+    if tickets is not None:
+        tables["support_tickets"] = tickets
+    data = Policy.default().model_dump()
+    policy = Policy(**{**data, "control": {"share": draw(st.sampled_from([0.0, 0.3, 0.9])), "salt": "s"},
+                       "pilot": {"max_new_per_run": draw(st.integers(0, 12))}})
+    return pd.concat(parts, ignore_index=True), {k: v for k, v in tables.items() if v is not None}, policy, set(quiet)
+
+
+@settings(max_examples=25, deadline=None)
+@given(books())
+def test_no_limit_is_ever_broken(case):
+    """Capacity, control, suppression, precedence and the pilot hold, and every scored entity is answered for."""
+    given_, tables, policy, quiet = case
+    made = plan(given_, None, tables, policy, at=AT)
+    capacity = dict(zip(tables["owners"]["email"], tables["owners"]["capacity_per_week"], strict=True))
+    for owner, most in capacity.items():
+        due = [task.due for task in made.tasks if task.owner == owner]
+        for day in due:
+            assert sum(day <= other < day + dt.timedelta(days=7) for other in due) <= most
+    assert all(policy.plays[task.play].always for task in made.tasks if policy.control.holds(task.account_id))
+    assert all(policy.control.holds(task.account_id) for task in made.ghosts)
+    assert not quiet & {task.account_id for task in (*made.tasks, *made.ghosts)}
+    assert len(made.tasks) <= policy.pilot.max_new_per_run
+    saved = {task.account_id for task in made.tasks if task.target == "churn"}
+    assert not saved & {task.account_id for task in made.tasks if task.target == "expansion"}
+    usual = Counter(task.account_id for task in made.tasks if not policy.plays[task.play].always)
+    assert max(usual.values(), default=1) == 1
+    model = made.held[~made.held["play"].isin([name for name, play in policy.plays.items() if play.signal])]
+    answered = Counter(zip(model["target"], model["entity_id"], strict=True))
+    for task in made.tasks:
+        if task.opened_by == "model":
+            answered.update((task.target, entity) for entity in task.asset_ids or (task.account_id,))
+    assert Counter(zip(given_["target"], given_["entity_id"], strict=True)) == answered
+
+
+@settings(max_examples=12, deadline=None)
+@given(books(), st.randoms(use_true_random=False))
+def test_planning_twice_adds_nothing(case, random):
+    """With the first plan's tasks open nothing is added, ghosts or not; and the rows' order is irrelevant."""
+    given_, tables, policy, _ = case
+    made = plan(given_, None, tables, policy, at=AT)
+    again = plan(given_, None, tables, policy, (*made.tasks, *made.ghosts), at=AT)
+    assert (again.tasks, again.ghosts) == ((), ())
+    assert plan(given_, None, tables, policy, made.tasks, at=AT).tasks == ()
+    order = random.sample(range(len(given_)), len(given_))
+    shuffled = {name: frame.iloc[::-1] for name, frame in tables.items()}
+    other = plan(given_.iloc[order], None, shuffled, policy, at=AT)
+    assert (made.tasks, made.ghosts) == (other.tasks, other.ghosts)
+    pd.testing.assert_frame_equal(made.held, other.held)
