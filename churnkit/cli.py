@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +37,8 @@ def _at(text: str) -> dt.datetime:
 
 
 TODAY = "today"
+WIDTH = 118
+"""Columns of what is printed into a file or a pipe."""
 Folder = Annotated[Path, typer.Argument(help="The workspace: the folder of churnkit.toml.")]
 At = Annotated[str, typer.Option("--at", help="The cutoff, such as 2026-11-01: nothing after it is seen.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of a table.")]
@@ -46,25 +49,26 @@ HERE = Path()
 
 @app.command()
 def init(folder: Folder = HERE,
-         source: Annotated[Path | None, typer.Option("--from", help="Propose a mapping of the files found here.")] = None,
+         source: Annotated[Path | None, typer.Option("--from", help="Propose a mapping of these files.")] = None,
          as_json: Json = False) -> None:
     """Make a workspace.
 
     Example: churnkit init acme --from exports/
     """
-    from churnkit import setup
+    from churnkit.jobs import setup
 
     _do(lambda: setup.init(folder, source), as_json)
 
 
 @app.command()
-def simulate(folder: Folder, *, accounts: int = 2000, months: int = 24, seed: int = 7, difficulty: str = "normal",
-             end: str = "2026-11-01", as_json: Json = False) -> None:  # noqa: PLR0917
+def simulate(  # noqa: PLR0913 - one option each
+             folder: Folder, *, accounts: int = 2000, months: int = 24, seed: int = 7, difficulty: str = "normal",
+             end: str = "2026-11-01", as_json: Json = False) -> None:
     """Make a workspace with a simulated book.
 
     Example: churnkit simulate book --accounts 500
     """
-    from churnkit import setup
+    from churnkit.jobs import setup
 
     _do(lambda: setup.simulate(folder, accounts=accounts, months=months, seed=seed, end=_at(end),
                                difficulty=difficulty), as_json)
@@ -162,14 +166,14 @@ def explain(entity: str, folder: Folder = HERE, at: At = TODAY, as_json: Json = 
 
 
 @app.command()
-def impact(folder: Folder = HERE, as_json: Json = False) -> None:
+def impact(folder: Folder = HERE, at: At = TODAY, as_json: Json = False) -> None:
     """Count tasks by play, status and control.
 
     Example: churnkit impact acme
     """
     from churnkit import jobs
 
-    _do(lambda: jobs.impact(folder), as_json)
+    _do(lambda: jobs.impact(folder, _at(at)), as_json)
 
 
 @app.command()
@@ -179,7 +183,7 @@ def demo(folder: Annotated[Path, typer.Argument(help="An empty folder.")] = Path
 
     Example: churnkit demo
     """
-    from churnkit import setup
+    from churnkit.jobs import setup
 
     _do(lambda: setup.demo(folder, accounts), as_json)
 
@@ -190,7 +194,7 @@ def doctor(folder: Folder = HERE, as_json: Json = False) -> None:
 
     Example: churnkit doctor acme
     """
-    from churnkit import setup
+    from churnkit.jobs import setup
 
     _do(lambda: setup.doctor(folder), as_json)
 
@@ -201,7 +205,7 @@ def upgrade(folder: Folder = HERE, as_json: Json = False) -> None:
 
     Example: churnkit upgrade acme
     """
-    from churnkit import setup
+    from churnkit.jobs import setup
 
     _do(lambda: setup.upgrade(folder, _at(TODAY)), as_json)
 
@@ -212,7 +216,7 @@ def main() -> None:
 
 
 def pipeline(*stations: str) -> None:
-    """Runs stations in order for `WORKSPACE --at DATE`, as the scripts in pipelines/ do; stops at the first that fails."""
+    """Runs stations in order for `WORKSPACE --at DATE`, as the scripts in pipelines/ do; the first failure ends it."""
     script = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
     @script.command()
@@ -220,8 +224,7 @@ def pipeline(*stations: str) -> None:
         from churnkit import jobs
 
         for station in stations:
-            job = getattr(jobs, station)
-            _do((lambda job=job: job(folder)) if station == "impact" else (lambda job=job: job(folder, _at(at))), as_json)
+            _do(partial(getattr(jobs, station), folder, _at(at)), as_json)
 
     script()
 
@@ -255,20 +258,27 @@ def _fail(text: str, code: int) -> None:
 
 def _show(report: Report) -> None:
     from rich.console import Console
-    from rich.markup import escape
+    from rich.markdown import Markdown
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console(soft_wrap=False)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    for text in report.texts:
+        console.print(Markdown(text))
+        console.rule(style="dim")
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in report.rows:  # rows of another shape make a table of their own
         groups.setdefault(tuple(row), []).append(row)
     for names, rows in groups.items():
-        table = Table(*[name.replace("_", " ") for name in names], box=None, header_style="bold", pad_edge=False)
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for name in names:
+            widest = max(len(_cell(row[name])) for row in rows)
+            table.add_column(name.replace("_", " "), no_wrap=True, overflow="ellipsis", min_width=min(widest, 20))
         for row in rows:
-            table.add_row(*[escape(_cell(value)) for value in row.values()])
+            table.add_row(*[Text(_cell(value)) for value in row.values()])
         console.print(table)
     for note in report.notes:
-        console.print(escape(note))
+        console.print(Text(note))
 
 
 def _cell(value: Any) -> str:

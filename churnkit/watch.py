@@ -1,5 +1,7 @@
 """Are the feeds there, fresh and on time? The report behind `churnkit check`, and the row counts that each run saw."""
 
+# ruff: noqa: S608 - SQL is built from contract names, quoted identifiers and quoted literals only
+
 from __future__ import annotations
 
 import datetime as dt
@@ -29,10 +31,10 @@ _DAY = dt.timedelta(days=1)
 class Feed:
     """How one table stands at the time of the report.
 
-    `first` and `last` are the rows' own times; `stale_days` is how far `last` lies behind `at`. `late_share` is the share
-    of rows recorded after their own time and `late_p99_hours` by how much (99 of 100 are no later); `grown` counts rows
-    that came into past days since an earlier run. `known_after_hours` is what the mapping should honestly say: the
-    settings' own where there is nothing to learn from.
+    `first` and `last` are the rows' own times; `stale_days` is how far `last` lies behind `at`. `late_share` is the
+    share of rows recorded after their own time and `late_p99_hours` by how much (99 of 100 are no later); `grown`
+    counts rows that came into past days since an earlier run. `known_after_hours` is what the mapping should honestly say:
+    the settings' own where there is nothing to learn from.
     """
 
     table: str
@@ -52,7 +54,7 @@ class Feed:
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found: feeds, findings, missing tables with what each would turn on, and the share of live accounts."""
+    """What `check` found: feeds, findings, missing tables and what they would turn on, the share of live accounts."""
 
     at: dt.datetime
     feeds: tuple[Feed, ...]
@@ -74,14 +76,21 @@ class Report:
 
     def rows(self) -> list[dict[str, str]]:
         """One row of plain text per feed, for a table on a terminal."""
-        return [{
-            "table": feed.table, "rows": f"{feed.kept:,}", "set aside": f"{feed.read - feed.kept:,}",
-            "findings": str(feed.findings), "first": _day(feed.first), "last": _day(feed.last),
-            "covers until": _day(feed.covers_until),
-            "behind": "" if feed.stale_days is None else f"{feed.stale_days:.1f} d",
-            "late": "" if feed.late_share is None else f"{feed.late_share:.1%}",
-            "known after": f"{feed.known_after_hours:g} h",
-        } for feed in self.feeds]
+        return [
+            {
+                "table": feed.table,
+                "rows": f"{feed.kept:,}",
+                "set aside": f"{feed.read - feed.kept:,}",
+                "findings": str(feed.findings),
+                "first": _day(feed.first),
+                "last": _day(feed.last),
+                "covers until": _day(feed.covers_until),
+                "behind": "" if feed.stale_days is None else f"{feed.stale_days:.1f} d",
+                "late": "" if feed.late_share is None else f"{feed.late_share:.1%}",
+                "known after": f"{feed.known_after_hours:g} h",
+            }
+            for feed in self.feeds
+        ]
 
     def lines(self) -> list[str]:
         """The rest in sentences: findings with their mend, late days, missing tables, and the accounts with signal."""
@@ -89,12 +98,16 @@ class Report:
         for feed in self.feeds:
             said += [f"{feed.table}: {number:,} rows left out ({reason})." for reason, number in feed.dropped.items()]
             if feed.grown:
-                said.append(f"{feed.table}: {feed.grown:,} rows came into past days since an earlier run; known_after = "
-                            f"'{feed.known_after_hours:.0f}h' would be honest.")
+                said.append(
+                    f"{feed.table}: {feed.grown:,} rows came into past days since an earlier run; known_after = "
+                    f"'{feed.known_after_hours:.0f}h' would be honest."
+                )
         said += [f"{table} is missing; it would turn on {what}." for table, what in self.missing.items()]
         if self.signal_share is not None:
-            said.append(f"{self.with_signal:,} of {self.active_accounts:,} active accounts ({self.signal_share:.0%}) show a "
-                        "signal in the last 84 days.")
+            said.append(
+                f"{self.with_signal:,} of {self.active_accounts:,} active accounts ({self.signal_share:.0%}) show a "
+                "signal in the last 84 days."
+            )
         return said
 
     def to_dict(self) -> dict[str, Any]:
@@ -106,8 +119,8 @@ class Report:
 def check(tables: Tables, at: dt.datetime | str, *, remember: bool = True) -> Report:
     """How the feeds stand at `at`.
 
-    With `remember`, the row counts per table and day are kept in state/seen.json; a past day that has grown since an earlier
-    run, within what that run could have known, is counted as late.
+    With `remember`, the row counts per table and day are kept in state/seen.json; a past day that has grown since an
+    earlier run, within what that run could have known, is counted as late.
 
     Raises:
         DataError: If state/seen.json cannot be read.
@@ -116,8 +129,11 @@ def check(tables: Tables, at: dt.datetime | str, *, remember: bool = True) -> Re
     file = tables.settings.state / "seen.json"
     before = _seen(file)
     days = {name: _days(tables, name) for name in RAW_TABLES if tables.has(name) and RAW_TABLES[name].time}
-    feeds = tuple(_feed(tables, name, now, _growth(before.get(name, {}), days.get(name, {}))) for name in RAW_TABLES
-                  if tables.has(name))
+    feeds = tuple(
+        _feed(tables, name, now, _growth(before.get(name, {}), days.get(name, {})))
+        for name in RAW_TABLES
+        if tables.has(name)
+    )
     if remember:
         _remember(file, before, days, now)
     missing = {name: table.turns_on for name, table in RAW_TABLES.items() if not tables.has(name)}
@@ -129,38 +145,69 @@ def _feed(tables: Tables, name: str, at: dt.datetime, growth: tuple[int, float])
     table, counts = RAW_TABLES[name], tables.counts[name]
     first = last = late = p99 = None
     if table.time:
-        first, last = _query(tables, f"SELECT min({table.time}), max({table.time}) FROM {name} WHERE {table.time} <= ?", at)[0]
+        first, last = _query(
+            tables, f"SELECT min({table.time}), max({table.time}) FROM {name} WHERE {table.time} <= ?", at
+        )[0]
     if table.time and "recorded_at" in table.by_name:
-        late = _query(tables, f"SELECT avg(coalesce(recorded_at > {table.time}, false)::INTEGER), quantile_disc("
-                                   f"date_diff('second', {table.time}, recorded_at), {ON_TIME}) / 3600 FROM {name} "
-                                   "HAVING count(recorded_at) > 0") or [(None, None)]
-        late, p99 = late[0]
+        shares = _query(
+            tables,
+            f"SELECT avg(coalesce(recorded_at > {table.time}, false)::INTEGER), quantile_disc("
+            f"date_diff('second', {table.time}, recorded_at), {ON_TIME}) / 3600 FROM {name} "
+            "HAVING count(recorded_at) > 0",
+        ) or [(None, None)]
+        late, p99 = shares[0]
     declared = tables.settings.tables.get(name, TableMap()).known_after / dt.timedelta(hours=1)
     grown, hours = growth
-    return Feed(name, counts.read, counts.kept, dict(counts.dropped), sum(f.count for f in tables.findings if f.table == name),
-                _utc(first), _utc(last), tables.covers_until[name], (at - last) / _DAY if last else None, late, p99, grown,
-                max(declared, hours))
+    return Feed(
+        name,
+        counts.read,
+        counts.kept,
+        dict(counts.dropped),
+        sum(f.count for f in tables.findings if f.table == name),
+        _utc(first),
+        _utc(last),
+        tables.covers_until[name],
+        (at - last) / _DAY if last else None,
+        late,
+        p99,
+        grown,
+        max(declared, hours),
+    )
 
 
 def _live(tables: Tables, at: dt.datetime) -> tuple[int, int]:
     """Active accounts, and those of them with a signal in the last 84 days."""
     active = "SELECT account_id FROM accounts WHERE created_at < $at"
     if tables.has("subscriptions"):
-        active = "SELECT account_id FROM subscriptions WHERE started_at < $at AND (ended_at IS NULL OR ended_at >= $at)"
-    signals = [f"SELECT account_id FROM {name} WHERE {RAW_TABLES[name].time} >= $at - INTERVAL 84 DAY AND "
-               f"{RAW_TABLES[name].time} < $at" for name in _SIGNALS]
-    signals.append("SELECT account_id FROM telemetry JOIN assets USING (asset_id) WHERE occurred_at >= $at - INTERVAL 84 DAY "
-                   "AND occurred_at < $at")
-    rows = tables.raw.execute(f"WITH active AS (SELECT DISTINCT account_id FROM ({active})), signal AS ({' UNION '.join(signals)}) "
-                              "SELECT count(*), count(*) FILTER (account_id IN (FROM signal)) FROM active", {"at": at}).fetchall()
+        active = (
+            "SELECT account_id FROM subscriptions WHERE started_at < $at AND (ended_at IS NULL OR ended_at >= $at)"
+        )
+    signals = [
+        f"SELECT account_id FROM {name} WHERE {RAW_TABLES[name].time} >= $at - INTERVAL 84 DAY AND "
+        f"{RAW_TABLES[name].time} < $at"
+        for name in _SIGNALS
+    ]
+    signals.append(
+        "SELECT account_id FROM telemetry JOIN assets USING (asset_id) WHERE occurred_at >= $at - INTERVAL 84 DAY "
+        "AND occurred_at < $at"
+    )
+    rows = tables.raw.execute(
+        f"WITH active AS (SELECT DISTINCT account_id FROM ({active})), signal AS ({' UNION '.join(signals)}) "
+        "SELECT count(*), count(*) FILTER (account_id IN (FROM signal)) FROM active",
+        {"at": at},
+    ).fetchall()
     return int(rows[0][0]), int(rows[0][1])
 
 
 def _days(tables: Tables, name: str) -> dict[str, int]:
     """Rows per day of their own time."""
     own = RAW_TABLES[name].time
-    return {str(day): int(number) for day, number in
-            _query(tables, f"SELECT {own}::DATE, count(*) FROM {name} WHERE {own} IS NOT NULL GROUP BY 1 ORDER BY 1")}
+    return {
+        str(day): int(number)
+        for day, number in _query(
+            tables, f"SELECT {own}::DATE, count(*) FROM {name} WHERE {own} IS NOT NULL GROUP BY 1 ORDER BY 1"
+        )
+    }
 
 
 def _growth(before: Mapping[str, Any], days: Mapping[str, int]) -> tuple[int, float]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from churnkit.errors import DataError, ModelError, SettingsError, did_you_mean
+from churnkit.errors import ModelError, SettingsError, did_you_mean
 from churnkit.learning.targets import Target
 from churnkit.schemas import LABELS, POINTS
 from churnkit.settings import TargetSettings
@@ -28,7 +28,6 @@ def label(target: Target, tables: Tables, points: pd.DataFrame) -> pd.DataFrame:
 
     Raises:
         ModelError: If the points are of another entity, or the target has no label function.
-        DataError: If currencies are mixed and no rates are set.
         SettingsError: If the inactivity span is longer than the grace.
     """
     if target.name not in LABELERS:
@@ -59,7 +58,7 @@ def expanded(target: Target, tables: Tables, spans: pd.DataFrame) -> pd.DataFram
     plans = pd.DataFrame({"plan": pd.Series([*features.plans, *features.addons], dtype=object),
                           "place": pd.Series([*range(len(features.plans)), *[None] * len(features.addons)], dtype="float64"),
                           "addon": pd.Series([False] * len(features.plans) + [True] * len(features.addons), dtype=bool)})
-    rates = pd.DataFrame(exchange(tables, target.name).items(), columns=["currency", "rate"]).astype({"rate": "float64"})
+    rates = pd.DataFrame(exchange(tables).items(), columns=["currency", "rate"]).astype({"rate": "float64"})
     return query(tables, _COVERAGE + _GROWTH, spans=spans, plan_order=plans, rates=rates)
 
 
@@ -75,20 +74,14 @@ LABELERS: Mapping[str, Callable[[Target, Tables, pd.DataFrame], pd.DataFrame]] =
 kind, value."""
 
 
-def exchange(tables: Tables, who: str) -> dict[str, float]:
+def exchange(tables: Tables) -> dict[str, float]:
     """What each currency of the subscriptions is worth in the workspace's; one currency alone counts as it is.
 
-    Raises:
-        DataError: If currencies are mixed and a rate is missing.
+    Reading the tables has refused mixed currencies without a rate.
     """
-    rows = tables.con.raw_sql("SELECT DISTINCT currency FROM subscriptions WHERE currency IS NOT NULL AND mrr IS NOT NULL")
-    found = sorted(currency for (currency,) in rows.fetchall())
+    rows = tables.con.raw_sql("SELECT DISTINCT currency FROM subscriptions WHERE currency IS NOT NULL ORDER BY 1")
     known = {tables.settings.currency: 1.0, **tables.settings.rates}
-    missing = [currency for currency in found if currency not in known]
-    if missing and len(found) > 1:
-        raise DataError(f"{who}: subscriptions mix the currencies {', '.join(found)}, and {', '.join(missing)} has no rate. Say "
-                        f"what it is worth in {tables.settings.currency} in churnkit.toml: [rates] {missing[0]} = 1.0")
-    return {currency: known.get(currency, 1.0) for currency in found}
+    return {currency: known.get(currency, 1.0) for (currency,) in rows.fetchall()}
 
 
 def observed_until(target: Target, tables: Tables) -> pd.Timestamp | None:

@@ -256,10 +256,10 @@ def data_hash(features: pd.DataFrame) -> str:
 
 def _params(positives: int, rows: int, seed: int) -> dict[str, Any]:
     """LightGBM's parameters: the fewer positives, the smaller and the more held back the trees."""
-    leaves, ridge = (31, 1.0) if positives >= 500 else (15, 5.0) if positives >= 100 else (7, 10.0)
+    leaves = 31 if positives >= 4000 else 15 if positives >= 1500 else 7
     return {
-        "objective": "binary", "metric": "None", "learning_rate": 0.04, "num_leaves": leaves, "lambda_l2": ridge,
-        "min_data_in_leaf": int(np.clip(rows // 200, 10, 40)), "feature_fraction": 0.7, "bagging_fraction": 0.8,
+        "objective": "binary", "metric": "None", "learning_rate": 0.04, "num_leaves": leaves, "lambda_l2": 5.0,
+        "min_data_in_leaf": int(np.clip(rows // 100, 10, 80)), "feature_fraction": 0.5, "bagging_fraction": 0.8,
         "bagging_freq": 1, "cat_smooth": 20.0, "min_data_per_group": 50, "seed": seed, "num_threads": THREADS,
         "deterministic": True, "force_row_wise": True, "max_bin": 127, "verbosity": -1,
     }

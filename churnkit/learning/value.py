@@ -27,10 +27,10 @@ def stakes(scores: pd.DataFrame, features: pd.DataFrame, tables: Tables) -> pd.D
         tables: The raw tables, with the settings of value, rates and currency.
 
     Raises:
-        DataError: If currencies are mixed and no rates are set.
+        ModelError: If a target has no price.
     """
     settings = tables.settings
-    rates = exchange(tables, "stakes")
+    rates = exchange(tables)
     currency = next(iter(rates)) if len(rates) == 1 and not {*rates} & {*settings.rates} else settings.currency
     mrr = _mrr(scores, features, tables, rates)
     worth = settings.value.margin * settings.value.months
@@ -63,7 +63,7 @@ def gain_share(tables: Tables, at: pd.Timestamp) -> float:
     points = points.assign(row_id=range(len(points)), entity="account", entity_id=points["account_id"])[list(POINTS)]
     seen = label(target, tables, points)
     seen = seen[(seen["label"] == 1).fillna(False) & seen["value"].notna()]
-    paid = _monthly(seen, tables, exchange(tables, "stakes"))
+    paid = _monthly(seen, tables, exchange(tables))
     shares = (seen["value"] / paid)[paid > 0].clip(upper=3.0)  # a few that grew out of nothing must not set the price of all
     return float((shares.sum() + PRIOR * prior) / (len(shares) + PRIOR))
 

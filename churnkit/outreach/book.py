@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -36,15 +36,9 @@ class Book:
 
     def __getitem__(self, name: str) -> pd.DataFrame:
         if name not in self._cache:
-            frame = self.tables.get(name)
+            frame = self.tables[name] if name in set(self.tables) else None
             self._cache[name] = _none(name) if frame is None or frame.empty else _cut(frame, name, self.at)
         return self._cache[name]
-
-    def by_account(self, name: str, accounts: Iterable[str]) -> dict[str, pd.DataFrame]:
-        """The rows of a table that belong to these accounts, one frame per account that has any."""
-        frame = self[name]
-        some = frame[frame["account_id"].isin(set(accounts))]
-        return {str(account): rows for account, rows in some.groupby("account_id", sort=True)}
 
     def accounts(self) -> pd.DataFrame:
         """The accounts by id: name, segment, owner, parent and `top`, the topmost parent account."""

@@ -17,12 +17,12 @@ WORDS = 200
 """The most words that a brief may have."""
 
 _VERBS = {"call": "Call", "email": "Write to", "meeting": "Meet", "visit": "Visit", "review": "Review"}
-_HAPPENS = {"churn": "leaving within the next months", "expansion": "buying more within the next months",
-            "maintenance": "a failure within the next days"}
+_HAPPENS = {"churn": "Leaving within the next months", "expansion": "Buying more within the next months",
+            "maintenance": "A failure within the next days"}
 
 TEMPLATE = """\
 **{{ name }}**{% if segment %} ({{ segment }}){% endif %} {{ says }}.
-{%- if chance %} {{ happens }}: {{ chance }}.{% endif %}
+{%- if chance %} {{ happens }} is {{ chance }}.{% endif %}
 {%- if stake %} At stake: {{ stake }}.{% endif %}
 {%- if renewal %} {{ renewal }}.{% endif %}
 {%- if assets %} Equipment: {{ assets }}.{% endif %}
@@ -39,7 +39,7 @@ Lately:
 {% for line in lately %}- {{ line }}
 {% endfor %}{% endif %}
 {%- if steps %}
-Suggested:
+Suggested{% if due %}, by {{ due }}{% endif %}:
 {% for line in steps %}{{ loop.index }}. {{ line }}
 {% endfor %}{% endif %}
 {%- if also %}
@@ -92,6 +92,7 @@ class Case:
     also: tuple[str, ...] = ()
     suggested_by: str = ""
     act: str = ""
+    due: dt.date | None = None
 
 
 def brief(case: Case, template: str = TEMPLATE) -> str:
@@ -135,10 +136,10 @@ def title(case: Case) -> str:
     verb = _VERBS[case.act or case.play.type]
     name = clean(case.account, 60) or "the account"
     why = clean(case.why[0] if case.why else case.play.says, 100).rstrip(".")
-    line = f"{verb} {name}: {_lower(why)}"
+    line = f"{verb} {name}: {why}"
     renewal = _renewal(case)
-    if renewal and case.play.target != "maintenance" and len(line) + len(renewal) < 190:
-        line += f"; {_lower(renewal)}"
+    if renewal and len(line) + len(renewal) < 190:
+        line += f"; {renewal[:1].lower()}{renewal[1:]}"
     return clean(line, 200)
 
 
@@ -153,7 +154,7 @@ def _fields(case: Case) -> dict[str, str | list[str]]:
     tickets = [_ticket(ticket) for ticket in sorted(case.tickets, key=lambda t: (t.opened, t.ticket_id), reverse=True)]
     return {
         "name": clean(case.account, 60) or "This account", "segment": clean(case.segment, 30), "says": says,
-        "happens": f"How likely {_HAPPENS[case.play.target]} is",
+        "happens": _HAPPENS[case.play.target],
         "chance": chance(case.probability) if case.probability is not None else "",
         "stake": f"about {money(case.value, clean(case.currency, 8))}" if case.value else "",
         "renewal": _renewal(case), "contact": clean(case.contact, 60),
@@ -164,7 +165,7 @@ def _fields(case: Case) -> dict[str, str | list[str]]:
         "also": "; ".join(clean(line, 100).rstrip(".") for line in case.also[:2]),
         "answers": listed([word.replace("_", " ") for word in
                            (*DISPOSITIONS[case.play.target], *DISPOSITIONS["any"])]).replace(" and ", " or "),
-        "source": clean(case.suggested_by, 160),
+        "due": day(case.due) if case.due else "", "source": clean(case.suggested_by, 160),
     }
 
 
@@ -173,14 +174,8 @@ def _sentence(text: str) -> str:
     return line[:1].upper() + line[1:]
 
 
-def _lower(text: str) -> str:
-    """A sentence's first letter small, unless its first word is a name or an abbreviation."""
-    first = text.split(" ", 1)[0]
-    return text[:1].lower() + text[1:] if first[1:].islower() or len(first) == 1 else text
-
-
 def _renewal(case: Case) -> str:
-    if case.renews is None or case.renews < case.today:
+    if case.renews is None or case.renews < case.today or case.play.target == "maintenance":
         return ""
     days = (case.renews - case.today).days
     how = "The contract renews by itself" if case.auto_renew else "Renewal"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -113,7 +115,10 @@ def from_scores(scores: pd.DataFrame, book: Book, policy: Policy) -> tuple[list[
     _hold(frame, ~frame["skill"], "no skill", "the model's skill is not proven")
     _hold_late(frame, book, policy, models)
     good = frame[frame["why"] == ""].sort_values(["probability", "entity_id"], ascending=[False, True], kind="stable")
-    found = [_candidate(rows, models, book) for _, rows in good.groupby(["account_id", "play"], sort=True)]
+    groups: dict[tuple[str, str], list[dict[Hashable, Any]]] = defaultdict(list)
+    for row in good.sort_values(["account_id", "play"], kind="stable").to_dict("records"):
+        groups[row["account_id"], row["play"]].append(row)
+    found = [_candidate(rows, models, book) for rows in groups.values()]
     return found, frame.loc[frame["why"] != "", list(HELD)]
 
 
@@ -169,19 +174,18 @@ def _hold_late(frame: pd.DataFrame, book: Book, policy: Policy, models: Mapping[
     _hold(frame, late, "lead time too short", words)
 
 
-def _candidate(rows: pd.DataFrame, models: Mapping[str, Play], book: Book) -> Candidate:
-    first = rows.iloc[0]
-    play, assets = models[first["play"]], first["target"] == "maintenance"
-    value = rows["value"].sum(min_count=1)
-    expected = (rows["value"] * rows["probability"]).sum(min_count=1)
+def _candidate(rows: list[dict[Hashable, Any]], models: Mapping[str, Play], book: Book) -> Candidate:
+    first = rows[0]
+    play, ids = models[first["play"]], tuple(str(row["entity_id"]) for row in rows)
+    worth = [(row["value"], row["value"] * row["probability"]) for row in rows if math.isfinite(row["value"])]
     return Candidate(
         account_id=str(first["account_id"]), name=str(first["play"]), play=play, episode=f"{book.at:%Y-%m-%d}",
-        probability=float(first["probability"]), value=None if pd.isna(value) else float(value),
-        currency=str(first["currency"] or ""), scored_at=first["cutoff"].isoformat(),
-        entity_ids=tuple(map(str, rows["entity_id"])), asset_ids=tuple(map(str, rows["entity_id"])) if assets else (),
+        probability=float(first["probability"]), value=sum(value for value, _ in worth) if worth else None,
+        currency=first["currency"] if isinstance(first["currency"], str) else "", scored_at=first["cutoff"].isoformat(),
+        entity_ids=ids, asset_ids=ids if first["target"] == "maintenance" else (),
         model_version=None if pd.isna(first["model_version"]) else str(first["model_version"]),
         band=None if pd.isna(first["band"]) else str(first["band"]),
-        expected=None if pd.isna(expected) else float(expected))
+        expected=sum(expected for _, expected in worth) if worth else None)
 
 
 def expiry(candidate: Candidate) -> dt.date:

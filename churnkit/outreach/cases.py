@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -18,100 +20,109 @@ _LATELY = pd.Timedelta(days=90)
 
 @dataclass(frozen=True)
 class File:
-    """The tables' rows on the accounts that get a task, by account."""
+    """What the briefs need to know of the accounts that get a task, by account."""
 
-    book: Book
-    accounts: pd.DataFrame
-    tickets: Mapping[str, pd.DataFrame]
-    touches: Mapping[str, pd.DataFrame]
-    subscriptions: Mapping[str, pd.DataFrame]
+    at: pd.Timestamp
+    names: Mapping[str, str]
+    segments: Mapping[str, str]
+    tickets: Mapping[str, tuple[Ticket, ...]]
+    touches: Mapping[str, str]
+    renewals: Mapping[str, tuple[dt.date, bool]]
     people: Mapping[str, str]
-    reasons: Mapping[tuple[str, str], pd.DataFrame]
-    moods: Mapping[str, float]
+    reasons: Mapping[tuple[str, str], list[dict[Hashable, Any]]]
 
 
 def open_file(book: Book, reasons: pd.DataFrame | None, candidates: Sequence[Candidate]) -> File:
     """Everything on these candidates' accounts, fetched at once."""
-    accounts = {candidate.account_id for candidate in candidates}
-    entities = {entity for candidate in candidates for entity in candidate.entity_ids}
-    grouped: dict[tuple[str, str], pd.DataFrame] = {}
-    if reasons is not None and len(reasons):
-        some = reasons[reasons["entity_id"].isin(entities)]
-        newest = some.groupby(["target", "entity_id"])["cutoff"].transform("max") if "cutoff" in some else None
-        some = some if newest is None else some[some["cutoff"] == newest]
-        some = some.sort_values("rank", kind="stable")
-        grouped = {(str(target), str(entity)): rows for (target, entity), rows in some.groupby(["target", "entity_id"])}
+    ids = {candidate.account_id for candidate in candidates}
+    accounts = book["accounts"]
+    accounts = accounts[accounts["account_id"].isin(ids)]
     people = book["contacts"].dropna(subset=["name"])
-    moods = book.tables.get("moods")
     return File(
-        book=book, accounts=book.accounts(), tickets=book.by_account("support_tickets", accounts),
-        touches=book.by_account("touches", accounts), subscriptions=book.by_account("subscriptions", accounts),
-        people=dict(zip(people["contact_id"], people["name"], strict=True)), reasons=grouped,
-        moods={} if moods is None else dict(zip(moods["ticket_id"], moods["polarity"], strict=True)))
+        at=book.at, names=_pairs(accounts, "account_id", "name"), segments=_pairs(accounts, "account_id", "segment"),
+        tickets=_tickets(book, ids), touches=_touches(book, ids), renewals=_renewals(book, ids),
+        people=_pairs(people, "contact_id", "name"), reasons=_reasons(reasons, candidates))
 
 
 def case_of(candidate: Candidate, file: File, contact: str | None) -> Case:
     """The case for one candidate's brief."""
-    at, account = file.book.at, candidate.account_id
-    row = file.accounts.loc[account] if account in file.accounts.index else None
+    account, rule = candidate.account_id, candidate.play.opened_by == "rule"
     raises, lowers, _ = reasons_of(candidate, file)
-    renews, automatic = _renewal(file, account)
-    rule = candidate.play.opened_by == "rule"
-    probability = candidate.probability if candidate.proven else None
+    renews, automatic = file.renewals.get(account, (None, False))
+    touch = file.touches.get(account)
     return Case(
-        account=(row["name"] if row is not None and row["name"] else account), play=candidate.play,
-        play_name=candidate.name, today=at.date(), segment=(row["segment"] or "") if row is not None else "",
-        contact=file.people.get(contact or "", ""), probability=probability, value=candidate.value,
+        account=file.names.get(account) or account, play=candidate.play, play_name=candidate.name, today=file.at.date(),
+        segment=file.segments.get(account) or "", contact=file.people.get(contact or "", ""),
+        probability=candidate.probability if candidate.proven else None, value=candidate.value,
         currency=candidate.currency, why=candidate.evidence if rule else raises, against=() if rule else lowers,
-        tickets=_tickets(file, account), touches=_touches(file, account), renews=renews, auto_renew=automatic,
-        assets=candidate.asset_ids, suggested_by=_suggested_by(candidate, at))
+        tickets=file.tickets.get(account, ()), touches=(touch,) if touch else (), renews=renews, auto_renew=automatic,
+        assets=candidate.asset_ids, suggested_by=_suggested_by(candidate, file.at))
 
 
 def reasons_of(candidate: Candidate, file: File) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """The phrases that raise and that lower the score, and the names of the raising features."""
     entity = candidate.entity_ids[0] if candidate.entity_ids else ""
-    rows = file.reasons.get((candidate.play.target, entity))
-    if rows is None:
-        return (), (), ()
-    rows = rows[rows["phrase"].notna()]
-    raising, lowering = rows[rows["direction"] == "raises"], rows[rows["direction"] == "lowers"]
-    return tuple(raising["phrase"]), tuple(lowering["phrase"]), tuple(map(str, raising["feature"]))
+    rows = [row for row in file.reasons.get((candidate.play.target, entity), []) if isinstance(row["phrase"], str)]
+    raising = [row for row in rows if row["direction"] == "raises"]
+    return (tuple(row["phrase"] for row in raising), tuple(row["phrase"] for row in rows if row["direction"] == "lowers"),
+            tuple(str(row["feature"]) for row in raising))
+
+
+def _pairs(frame: pd.DataFrame, key: str, value: str) -> dict[str, str]:
+    return dict(zip(frame[key], frame[value], strict=True))
+
+
+def _reasons(reasons: pd.DataFrame | None,
+             candidates: Sequence[Candidate]) -> dict[tuple[str, str], list[dict[Hashable, Any]]]:
+    """The newest reasons of the candidates' entities, in their rank's order."""
+    found: dict[tuple[str, str], list[dict[Hashable, Any]]] = defaultdict(list)
+    if reasons is None or reasons.empty:
+        return found
+    some = reasons[reasons["entity_id"].isin({entity for one in candidates for entity in one.entity_ids})]
+    if "cutoff" in some:
+        some = some[some["cutoff"] == some.groupby(["target", "entity_id"])["cutoff"].transform("max")]
+    columns = ["target", "entity_id", "feature", "direction", "phrase"]
+    for row in some.sort_values("rank", kind="stable")[columns].to_dict("records"):
+        found[row["target"], row["entity_id"]].append(row)
+    return found
 
 
 def _suggested_by(candidate: Candidate, at: pd.Timestamp) -> str:
     if candidate.play.opened_by == "rule":
         signal = (candidate.play.signal or "").replace("_", " ")
         since = day(pd.Timestamp(candidate.episode))
-        return f"Suggested by rule ({signal}, seen on {since}), not by a model; {day(at)}."
+        return f"Suggested on {day(at)} by rule ({signal}, seen on {since}), not by a model."
     version = f" {clean(candidate.model_version, 40)}" if candidate.model_version else ""
     upto = day(pd.Timestamp(candidate.scored_at))
     return f"Suggested by the {candidate.play.target} model{version}, from data up to {upto}."
 
 
-def _renewal(file: File, account: str) -> tuple[dt.date | None, bool]:
-    rows = file.subscriptions.get(account)
-    if rows is None:
-        return None, False
-    ahead = rows[(rows["renews_at"] >= file.book.at) & rows["ended_at"].isna()].sort_values("renews_at", kind="stable")
-    if ahead.empty:
-        return None, False
-    automatic = ahead["auto_renew"].iloc[0]
-    return ahead["renews_at"].iloc[0].date(), bool(pd.notna(automatic) and automatic)
+def _renewals(book: Book, ids: set[str]) -> dict[str, tuple[dt.date, bool]]:
+    """The next renewal of each account's contracts that nobody has ended."""
+    rows = book["subscriptions"]
+    rows = rows[rows["account_id"].isin(ids) & (rows["renews_at"] >= book.at) & rows["ended_at"].isna()]
+    rows = rows.sort_values(["renews_at", "subscription_id"], kind="stable").drop_duplicates("account_id")
+    return {account: (renews.date(), bool(automatic)) for account, renews, automatic in
+            zip(rows["account_id"], rows["renews_at"], rows["auto_renew"].fillna(value=False), strict=True)}
 
 
-def _tickets(file: File, account: str) -> tuple[Ticket, ...]:
-    rows = file.tickets.get(account)
-    if rows is None:
-        return ()
-    rows = rows[rows["opened_at"] >= file.book.at - _LATELY]
-    rows = rows.sort_values(["opened_at", "ticket_id"], kind="stable").tail(4)
-    return tuple(
-        Ticket(str(row["ticket_id"]), row["opened_at"], row["channel"] or "", row["category"] or "", _state(row),
-               _mood(row, file.moods), row["url"] or "")
-        for _, row in rows.iterrows())
+def _tickets(book: Book, ids: set[str]) -> dict[str, tuple[Ticket, ...]]:
+    """Each account's last four tickets of the last 90 days."""
+    rows = book["support_tickets"]
+    rows = rows[rows["account_id"].isin(ids) & (rows["opened_at"] >= book.at - _LATELY)]
+    rows = rows.sort_values(["opened_at", "ticket_id"], kind="stable").groupby("account_id", sort=False).tail(4)
+    moods: Mapping[str, float] = {}
+    if "moods" in set(book.tables):  # no table of the contract: who has it gives it
+        moods = dict(zip(book.tables["moods"]["ticket_id"], book.tables["moods"]["polarity"], strict=True))
+    found: dict[str, tuple[Ticket, ...]] = defaultdict(tuple)
+    for row in rows.drop(columns=["subject", "body"]).to_dict("records"):
+        found[row["account_id"]] += (Ticket(
+            str(row["ticket_id"]), row["opened_at"], row["channel"] or "", row["category"] or "", _state(row),
+            _mood(row, moods), row["url"] or ""),)
+    return found
 
 
-def _state(row: pd.Series) -> str:
+def _state(row: Mapping[Hashable, Any]) -> str:
     if pd.notna(row["resolved_at"]) and not row["reopened_at"] >= row["resolved_at"]:
         return f"resolved on {day(row['resolved_at'])}"
     if pd.notna(row["escalated_at"]):
@@ -119,7 +130,7 @@ def _state(row: pd.Series) -> str:
     return "reopened, still open" if pd.notna(row["reopened_at"]) else "still open"
 
 
-def _mood(row: pd.Series, moods: Mapping[str, float]) -> str:
+def _mood(row: Mapping[Hashable, Any], moods: Mapping[str, float]) -> str:
     polarity = moods.get(row["ticket_id"])
     if polarity is not None and pd.notna(polarity):
         return "bad" if polarity <= -0.25 else "good" if polarity >= 0.25 else "neutral"
@@ -128,13 +139,11 @@ def _mood(row: pd.Series, moods: Mapping[str, float]) -> str:
     return ""
 
 
-def _touches(file: File, account: str) -> tuple[str, ...]:
-    rows = file.touches.get(account)
-    if rows is None:
-        return ()
-    rows = rows.sort_values(["occurred_at", "channel"], kind="stable").tail(1)
-    return tuple(
-        f"last touch on {day(row['occurred_at'])}: "
-        + " ".join(word for word in (clean(row["direction"], 12), clean(row["channel"], 20)) if word)
-        + (f" by {clean(row['by'], 40)}" if row["by"] else "")
-        for _, row in rows.iterrows())
+def _touches(book: Book, ids: set[str]) -> dict[str, str]:
+    """Each account's last touch, in words."""
+    rows = book["touches"]
+    rows = rows[rows["account_id"].isin(ids)].sort_values(["occurred_at", "channel"], kind="stable")
+    return {row["account_id"]: f"last touch on {day(row['occurred_at'])}: "
+            + " ".join(word for word in (clean(row["direction"], 12), clean(row["channel"], 20)) if word)
+            + (f" by {clean(row['by'], 40)}" if row["by"] else "")
+            for row in rows.drop_duplicates("account_id", keep="last").to_dict("records")}

@@ -146,7 +146,8 @@ def _write(slots: Sequence[_Slot], state: State, reasons: pd.DataFrame | None, w
     for slot in slots:
         one, play, urgent = slot.candidate, slot.candidate.play, state.human_first(slot.candidate)
         contact = contacts.get(one.account_id)
-        case = replace(case_of(one, file, contact), act="call" if urgent else play.type, also=also[one.account_id])
+        case = replace(case_of(one, file, contact), act="call" if urgent else play.type, also=also[one.account_id],
+                       due=slot.due)
         model = play.opened_by == "model"
         tasks.append(Task(
             key=one.key, target=play.target, play=one.name, episode=one.episode, opened_by=play.opened_by,

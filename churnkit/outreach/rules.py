@@ -101,7 +101,7 @@ def _repeat_contact(book: Book, rule: Signal) -> pd.DataFrame:
     tickets = _bursts(tickets, ["account_id"], "opened_at", rule)
     spans = plural(rule.span_days, "day")
     return _signals(tickets, "began", lambda row: (
-        f"{plural(rule.count, 'ticket')} within {spans} by {day(row['began'])}, the last one {_ticket(row)}"
+        f"{rule.count} or more tickets within {spans} since {day(row['began'])}, the last one {_ticket(row)}"
     ), "ticket_id")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -70,6 +71,33 @@ def check(file: Path) -> None:
     if int(mark) > SCHEMA_VERSION:
         raise FeatureError(f"Feature file '{file}' has schema version {int(mark)}, newer than this churnkit knows "
                            f"({SCHEMA_VERSION}). Upgrade churnkit.")
+
+
+def upgrade(data: Path) -> Path | None:
+    """Brings feature files of an earlier layout up to date; the whole folder is copied beside itself before.
+
+    Files of layout 0, before versions were written, differ in the missing mark alone.
+
+    Returns:
+        The copy, or None where nothing was old.
+    """
+    old = [file for file in sorted(data.glob("*/*.parquet")) if _version(file) < SCHEMA_VERSION]
+    if not old:
+        return None
+    kept = data.with_name(f"{data.name}.before-{SCHEMA_VERSION}")
+    if not kept.exists():
+        part = kept.with_name(f".{kept.name}.{os.getpid()}")
+        shutil.copytree(data, part)
+        part.replace(kept)
+    for file in old:
+        table = pq.ParquetFile(file).read()
+        _replace(file, table.replace_schema_metadata({_MARK: str(SCHEMA_VERSION).encode()}))
+    return kept
+
+
+def _version(file: Path) -> int:
+    mark = (pq.read_schema(file).metadata or {}).get(_MARK, b"0")
+    return int(mark) if mark.isdigit() else 0
 
 
 def files(folder: Path) -> list[Path]:

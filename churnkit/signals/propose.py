@@ -1,9 +1,11 @@
 """A first mapping for a folder of somebody's exports: churnkit.toml with guesses, each for a person to check."""
 
+# ruff: noqa: S608 - SQL is built from contract names, quoted identifiers and quoted literals only
+
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,78 +14,25 @@ import duckdb
 from churnkit.errors import ChurnkitError, DataError
 from churnkit.schemas import RAW_TABLES, Column, Table
 from churnkit.settings import Settings, TableMap
-from churnkit.signals.sources import Source, open_source, quoted
+from churnkit.signals.relation import Source, quoted
+from churnkit.signals.sources import open_source
+from churnkit.signals.synonyms import COLUMN_NAMES, FILE_NAMES
 
 _READ = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq")
 _SAMPLE, _SEEN = 20_000, 2000
 _ENOUGH = 2.0
 """How much must speak for a table before it is proposed."""
 
-_NAMES: Mapping[str, str] = {
-    "accounts": "account accounts customer customers client clients company companies organisation organization tenant",
-    "subscriptions": "subscription subscriptions contract contracts plan_history licence license",
-    "usage_events": "usage event events activity activities session sessions log feature_usage event_daily clickstream",
-    "support_tickets": "ticket tickets support case cases incident incidents conversation issue",
-    "ticket_messages": "message messages reply replies comment comments ticket_messages",
-    "surveys": "survey surveys nps csat ces feedback rating",
-    "invoices": "invoice invoices billing payment payments charge charges",
-    "contacts": "contact contacts person people user users stakeholder",
-    "touches": "touch touches call calls meeting meetings email emails interaction interactions",
-    "opportunities": "opportunity opportunities deal deals renewal renewals pipeline",
-    "assets": "asset assets machine machines device devices equipment unit units",
-    "telemetry": "telemetry sensor sensors measurement measurements reading readings",
-    "asset_events": "error errors failure failures maint maintenance fault faults alarm alarms service asset_events",
-    "owners": "owner owners csm account_manager rep reps staff",
-    "suppressions": "suppression suppressions unsubscribe do_not_contact optout",
-    "record_changes": "record_changes changes history audit",
-    "outreach_outcomes": "outreach_outcomes outcomes",
-}
-"""Words in a file's name that speak for a table."""
-
-_SYNONYMS: Mapping[str, str] = {
-    "account_id": "account accountid customer_id customerid customer client_id company_id org_id organization_id tenant_id",
-    "asset_id": "asset machine_id machineid machine device_id deviceid device equipment_id unit_id unit serial",
-    "created_at": "created signup_date signup signed_up_at start_date since registered_at date_joined creation_date",
-    "started_at": "start_date start started valid_from begin_date period_start from_date",
-    "ended_at": "end_date end ended valid_to cancel_date canceled_at cancelled_at period_end to_date expires_at",
-    "occurred_at": "timestamp time datetime date event_time event_date usage_date created_at sent_at ts at logged_at",
-    "recorded_at": "recorded loaded_at ingested_at inserted_at",
-    "event": "event_type event_type_id event_name feature_name feature action activity type",
-    "user_id": "user userid member_id seat_id",
-    "quantity": "count usage_count event_count n number_of_events",
-    "duration_s": "usage_duration_secs duration duration_secs duration_seconds seconds",
-    "users": "distinct_users active_users unique_users",
-    "plan": "plan_tier product tier plan_name package",
-    "seats": "quantity licences licenses users seat_count",
-    "mrr": "mrr_amount monthly_revenue monthly_recurring_revenue",
-    "billing_months": "bill_period_months billing_period_months term_months",
-    "auto_renew": "auto_renew_flag autorenew auto_renewal",
-    "ticket_id": "ticket id case_id case_number number incident_id",
-    "opened_at": "submitted_at opened open_date created_at created sys_created_at start_date",
-    "resolved_at": "closed_at resolved solved_at close_date closed",
-    "first_replied_at": "first_reply_at first_response_at responded_at",
-    "csat": "satisfaction_score satisfaction csat_score rating",
-    "priority": "severity urgency",
-    "responded_at": "date submitted_at answered_at created_at survey_date",
-    "score": "rating nps nps_score value",
-    "issued_at": "invoice_date date issue_date created_at",
-    "due_at": "due_date due", "paid_at": "paid payment_date paid_date", "amount": "total amount_due sum",
-    "invoice_id": "invoice number id", "contact_id": "contact id email", "sensor": "metric measure channel tag",
-    "installed_at": "installed install_date commissioned_at", "retired_at": "retired decommissioned_at",
-    "model": "machine_model device_model type", "code": "error_id errorid failure comp error_code error fault code",
-    "kind": "type event_type", "country": "geography region country_code", "segment": "tier size", "industry": "sector vertical",
-    "name": "account_name company company_name full_name", "owner": "account_manager csm owner_id rep",
-    "reassigned_count": "reassignment_count", "body": "description message text", "subject": "title short_description",
-    "author": "sender sender_type role", "text": "message body comment feedback_text",
-}
-"""Other people's names for a contract column, the likeliest first."""
-
 _SPANS = {"resolution": "resolved_at", "first_response": "first_replied_at", "first_reply": "first_replied_at"}
 _UNITS = {"hours": "h", "hrs": "h", "minutes": "min", "mins": "min", "seconds": "s", "secs": "s", "days": "d"}
 _FORMATS = (
-    (r"\d{1,2}/\d{1,2}/\d{4}", "%d/%m/%Y"), (r"\d{1,2}\.\d{1,2}\.\d{4}", "%d.%m.%Y"), (r"\d{8}", "%Y%m%d"),
-    (r"\d{1,2}/\d{1,2}/\d{4} \d{1,2}:\d{2}", "%d/%m/%Y %H:%M"), (r"\d{1,2}\.\d{1,2}\.\d{4} \d{1,2}:\d{2}", "%d.%m.%Y %H:%M"),
-    (r"\d{4}/\d{1,2}/\d{1,2}", "%Y/%m/%d"), (r"\d{1,2}/\d{1,2}/\d{4} \d{1,2}:\d{2}:\d{2}", "%d/%m/%Y %H:%M:%S"),
+    (r"\d{1,2}/\d{1,2}/\d{4}", "%d/%m/%Y"),
+    (r"\d{1,2}\.\d{1,2}\.\d{4}", "%d.%m.%Y"),
+    (r"\d{8}", "%Y%m%d"),
+    (r"\d{1,2}/\d{1,2}/\d{4} \d{1,2}:\d{2}", "%d/%m/%Y %H:%M"),
+    (r"\d{1,2}\.\d{1,2}\.\d{4} \d{1,2}:\d{2}", "%d.%m.%Y %H:%M"),
+    (r"\d{4}/\d{1,2}/\d{1,2}", "%Y/%m/%d"),
+    (r"\d{1,2}/\d{1,2}/\d{4} \d{1,2}:\d{2}:\d{2}", "%d/%m/%Y %H:%M:%S"),
 )
 _ISO = r"\d{4}-\d{1,2}-\d{1,2}([T ]\d{1,2}:\d{2}.*)?"
 
@@ -99,9 +48,17 @@ class _File:
     def looks_like_time(self, column: str) -> bool:
         """Whether every value seen is some date or time."""
         values = self.values[column]
-        return self.types[column].startswith(("TIMESTAMP", "DATE")) or bool(values) and all(
-            any(re.fullmatch(pattern, value) for pattern in (_ISO, *(shape for shape, _ in _FORMATS[:2] + _FORMATS[3:])))
-            for value in values)
+        return (
+            self.types[column].startswith(("TIMESTAMP", "DATE"))
+            or (bool(values)
+            and all(
+                any(
+                    re.fullmatch(pattern, value)
+                    for pattern in (_ISO, *(shape for shape, _ in _FORMATS[:2] + _FORMATS[3:]))
+                )
+                for value in values
+            ))
+        )
 
     def looks_like_number(self, column: str) -> bool:
         """Whether every value seen is a number."""
@@ -127,7 +84,9 @@ def propose(folder: str | Path) -> str:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(f"There is no folder '{folder}'. Name the folder that holds your exports: churnkit init --from FOLDER")
+        raise DataError(
+            f"There is no folder '{folder}'. Name the folder that holds your exports: churnkit init --from FOLDER"
+        )
     paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name.lower().endswith(_READ))
     if not paths:
         raise DataError(f"'{folder}' holds no CSV or Parquet file. Export your tables there, then run this again.")
@@ -145,10 +104,16 @@ def _look(con: duckdb.DuckDBPyConnection, path: Path) -> _File:
     source = open_source(con, TableMap(source=str(path.resolve())), Settings(), path.name)
     columns = list(source.types)
     sample = f"(SELECT * FROM {source.relation} LIMIT {_SAMPLE})"
-    lists = ", ".join(f"list(DISTINCT {quoted(column)}::VARCHAR ORDER BY {quoted(column)}::VARCHAR)"
-                      f" FILTER ({quoted(column)} IS NOT NULL)" for column in columns)
+    lists = ", ".join(
+        f"list(DISTINCT {quoted(column)}::VARCHAR ORDER BY {quoted(column)}::VARCHAR)"
+        f" FILTER ({quoted(column)} IS NOT NULL)"
+        for column in columns
+    )
     rows = _fetched(con, source, f"SELECT {lists} FROM {sample}")
-    values = {column: tuple(value[:80] for value in (found or ())[:_SEEN]) for column, found in zip(columns, rows, strict=True)}
+    values = {
+        column: tuple(value[:80] for value in (found or ())[:_SEEN])
+        for column, found in zip(columns, rows, strict=True)
+    }
     return _File(path.name, source.types, values)
 
 
@@ -175,16 +140,26 @@ def _guess(file: _File) -> _Guess | None:
 def _as_table(file: _File, table: Table) -> _Guess:
     columns = _columns(file, table)
     words = re.sub(r"\.(csv|tsv|parquet|pq)(\.gz)?$", "", file.name.lower())
-    known = set(_NAMES[table.name].split())
+    known = set(FILE_NAMES[table.name].split())
     tokens = _plain(words).split("_")
-    named = 3.0 if _plain(words) in known | {table.name} else 2.0 if tokens[-1] in known else 1.0 if known & set(tokens) else 0.0
+    named = (
+        3.0
+        if _plain(words) in known | {table.name}
+        else 2.0
+        if tokens[-1] in known
+        else 1.0
+        if known & set(tokens)
+        else 0.0
+    )
     need = [name for name in table.required if name not in columns and not _constant(table, name)]
     wide = table.name == "telemetry" and {"asset_id", "occurred_at"} <= set(columns)
     wide = wide and "sensor" not in columns and len(_sensors(file, columns)) > 1
     lacking = 0 if wide else len(need)
     own = len([name for name in columns if name not in {"account_id", "occurred_at", "name"}])
     keyed = 2.0 if named >= 2 and table.key and table.key[0] in columns else 0.0
-    return _Guess(file, table, columns, named + keyed + 0.4 * min(own, 6) - 1.2 * lacking + (0.5 if not lacking else 0.0) + wide)
+    return _Guess(
+        file, table, columns, named + keyed + 0.4 * min(own, 6) - 1.2 * lacking + (0.5 if not lacking else 0.0) + wide
+    )
 
 
 def _constant(table: Table, name: str) -> bool:
@@ -193,24 +168,26 @@ def _constant(table: Table, name: str) -> bool:
 
 
 def _columns(file: _File, table: Table) -> dict[str, str]:
-    """contract name = the file's column, each used once; exact names first, then synonyms, then the only date there is."""
+    """Contract name = the file's column, each used once: exact names, then synonyms, then the only date there is."""
     plain: dict[str, str] = {}
     for column in file.types:
         plain.setdefault(_plain(column), column)
     found: dict[str, str] = {}
     used: set[str] = set()
-    for ask in (lambda column: [column.name], lambda column: _SYNONYMS.get(column.name, "").split()):
-        for column in table.columns:
-            if column.name in found:
-                continue
-            for name in ask(column):
-                if name in plain and plain[name] not in used and _fits(file, plain[name], column):
-                    found[column.name] = plain[name]
-                    used.add(plain[name])
-                    break
+    asks: tuple[Callable[[str], list[str]], ...] = (lambda name: [name], lambda name: COLUMN_NAMES.get(name, "").split())
+    for ask in asks:
+        for wanted in table.columns:
+            fit = (plain[name] for name in ask(wanted.name) if name in plain and plain[name] not in used)
+            best = next((column for column in fit if _fits(file, column, wanted)), "") if wanted.name not in found else ""
+            if best:
+                found[wanted.name] = best
+                used.add(best)
     own = table.time
-    dates = [column for column in file.types if column not in used and file.looks_like_time(column)
-             and "birth" not in column.lower()]
+    dates = [
+        column
+        for column in file.types
+        if column not in used and file.looks_like_time(column) and "birth" not in column.lower()
+    ]
     if own and own not in found and len(dates) == 1:
         found[own] = dates[0]
     return found
@@ -225,7 +202,18 @@ def _fits(file: _File, column: str, wanted: Column) -> bool:
     if wanted.kind in {"float", "int"}:
         return file.looks_like_number(column)
     if wanted.kind == "bool":
-        return {value.lower() for value in file.values[column]} <= {"true", "false", "t", "f", "yes", "no", "y", "n", "0", "1"}
+        return {value.lower() for value in file.values[column]} <= {
+            "true",
+            "false",
+            "t",
+            "f",
+            "yes",
+            "no",
+            "y",
+            "n",
+            "0",
+            "1",
+        }
     if wanted.values:
         return bool({value.lower() for value in file.values[column]} & set(wanted.values))
     return not file.looks_like_time(column)
@@ -234,8 +222,16 @@ def _fits(file: _File, column: str, wanted: Column) -> bool:
 def _sensors(file: _File, columns: Mapping[str, str]) -> list[str]:
     """The numeric columns of a wide telemetry export that are no key."""
     taken = {*columns.values()}
-    return [column for column in file.types if column not in taken and file.looks_like_number(column)
-            and not re.search(r"(^column \d+$|(^|_)(id|num|number|index|row|day|hour)(_|$))", _plain(column).replace("column_", "column "))]
+    return [
+        column
+        for column in file.types
+        if column not in taken
+        and file.looks_like_number(column)
+        and not re.search(
+            r"(^column \d+$|(^|_)(id|num|number|index|row|day|hour)(_|$))",
+            _plain(column).replace("column_", "column "),
+        )
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------------- writing
@@ -248,23 +244,39 @@ def _text(folder: Path, guesses: Iterable[_Guess | None], files: list[_File], un
         if guess:
             by_table.setdefault(guess.table.name, []).append(guess)
     lines = [
-        f"# Proposed by `churnkit init --from {folder.name}`. Every line is a guess from names and values: read it, correct it,",
-        "# then run `churnkit check`. Lines that begin with '# ?' wait for you.", "",
-        'zone = "UTC"  # ? the zone of times that name none', *_currency(files),
-        '# covers_until = "2026-11-01"  # ? how far the export reaches', "",
-        "[tables]", 'invalid = "raise"  # or "drop", or "quarantine" (rows kept in state/quarantine)', "",
+        f"# Proposed by `churnkit init --from {folder.name}`. Every line is a guess from names and values: read it,",
+        "# correct it, then run `churnkit check`. Lines that begin with '# ?' wait for you.",
+        "",
+        'zone = "UTC"  # ? the zone of times that name none',
+        *_currency(files),
+        '# covers_until = "2026-11-01"  # ? how far the export reaches',
+        "",
+        "[tables]",
+        'invalid = "raise"  # or "drop", or "quarantine" (rows kept in state/quarantine)',
+        "",
     ]
     for table in RAW_TABLES:
         parts = by_table.get(table, [])
         for place, guess in enumerate(parts):
             several = len(parts) > 1
             if several and place == 0:
-                lines += [f"# {table}: {len(parts)} files; if two of them hold the same records, keep one",
-                          f"[tables.{table}]", *_grain(parts[0]), ""]
-            head, bridges = f"[[tables.{table}.parts]]" if several else f"[tables.{table}]", by_table.get("subscriptions", [])
+                lines += [
+                    f"# {table}: {len(parts)} files; if two of them hold the same records, keep one",
+                    f"[tables.{table}]",
+                    *_grain(parts[0]),
+                    "",
+                ]
+            head, bridges = (
+                f"[[tables.{table}.parts]]" if several else f"[tables.{table}]",
+                by_table.get("subscriptions", []),
+            )
             lines += [*_section(folder, guess, head, bridges, part=several), ""]
-    lines += [f"# ? {file.name}: not understood; columns {', '.join(file.types)}" for file, guess in named if guess is None]
-    lines += [f"# ? {trouble}" for trouble in unread]
+    lines += [
+        f"# ? {_safe(file.name)}: not understood; columns {_safe(', '.join(file.types))}"
+        for file, guess in named
+        if guess is None
+    ]
+    lines += [f"# ? {_safe(trouble)}" for trouble in unread]
     missing = [name for name in ("accounts",) if name not in by_table]
     lines += [f"# ? no file looks like '{name}', which is required" for name in missing]
     return "\n".join(lines).rstrip() + "\n"
@@ -282,12 +294,26 @@ def _section(folder: Path, guess: _Guess, head: str, bridges: Iterable[_Guess], 
     formats = _formats(file, [column for name, column in guess.columns.items() if table.by_name[name].kind == "time"])
     lines += [f"formats = [{', '.join(map(_quote, formats))}]"] if formats else []
     offsets = _offsets(file, guess)
-    lines += [f"offsets = {{ {', '.join(f'{name} = {_quote(text)}' for name, text in offsets.items())} }}"] if offsets else []
+    lines += (
+        [f"offsets = {{ {', '.join(f'{name} = {_quote(text)}' for name, text in offsets.items())} }}"]
+        if offsets
+        else []
+    )
     lines += [] if part else _grain(guess)
     constants, joined = _constants(guess), _join(guess, bridges)
     lines += [joined] if joined else []
-    lines += [f"constants = {{ {', '.join(f'{name} = {_quote(value)}' for name, value in constants.items())} }}"] if constants else []
-    given = {*guess.columns, *offsets, *constants, *(("account_id",) if joined else ()), *(("sensor", "value") if sensors else ())}
+    lines += (
+        [f"constants = {{ {', '.join(f'{name} = {_quote(value)}' for name, value in constants.items())} }}"]
+        if constants
+        else []
+    )
+    given = {
+        *guess.columns,
+        *offsets,
+        *constants,
+        *(("account_id",) if joined else ()),
+        *(("sensor", "value") if sensors else ()),
+    }
     lines += _open_questions(guess, given, {*guess.columns.values(), *sensors})
     return lines
 
@@ -303,11 +329,15 @@ def _open_questions(guess: _Guess, given: set[str], used: set[str]) -> list[str]
         allowed, seen = table.by_name[name].values, file.values[column]
         strange = [value for value in seen if value not in allowed] if allowed else []
         if strange:
-            pairs = ", ".join(f"{_quote(value)} = {_quote(value.lower() if value.lower() in allowed else allowed[0])}"
-                              for value in strange[:12])
-            lines.append(f"# ? values of {name} seen: {', '.join(seen[:12])}\n# values = {{ {name} = {{ {pairs} }} }}")
+            pairs = ", ".join(
+                f"{_quote(value)} = {_quote(value.lower() if value.lower() in allowed else allowed[0])}"
+                for value in strange[:12]
+            )
+            lines.append(
+                f"# ? values of {name} seen: {_safe(', '.join(seen[:12]))}\n# values = {{ {name} = {{ {pairs} }} }}"
+            )
     left = [column for column in file.types if column not in used]
-    return [*lines, f"# ? not used: {', '.join(left)}"] if left else lines
+    return [*lines, f"# ? not used: {_safe(', '.join(left))}"] if left else lines
 
 
 def _join(guess: _Guess, bridges: Iterable[_Guess]) -> str:
@@ -323,12 +353,17 @@ def _join(guess: _Guess, bridges: Iterable[_Guess]) -> str:
 
 def _constants(guess: _Guess) -> dict[str, str]:
     """A required word that the file's name gives away, such as failures.csv for kind = failure."""
-    table, constants = guess.table, {}
+    table = guess.table
+    constants: dict[str, str] = {}
     tokens = {token.removesuffix("s") for token in _plain(guess.file.name).split("_")}
     for name in table.required:
         values = table.by_name[name].values
         if name not in guess.columns and values:
-            fit = [value for value in values if any(token and value.startswith(token) for token in tokens if len(token) > 2)]
+            fit = [
+                value
+                for value in values
+                if any(token and value.startswith(token) for token in tokens if len(token) > 2)
+            ]
             constants |= {name: fit[0]} if fit else {}
     return constants
 
@@ -350,7 +385,11 @@ def _formats(file: _File, columns: list[str]) -> list[str]:
     found: list[str] = []
     for column in columns:
         for value in file.values[column] if file.types[column] == "VARCHAR" else ():
-            shape = "iso" if re.fullmatch(_ISO, value) else next((f for pattern, f in _FORMATS if re.fullmatch(pattern, value)), "")
+            shape = (
+                "iso"
+                if re.fullmatch(_ISO, value)
+                else next((f for pattern, f in _FORMATS if re.fullmatch(pattern, value)), "")
+            )
             if "%d/%m" in shape and int(value.split("/")[1]) > 12:
                 shape = shape.replace("%d/%m", "%m/%d")
             if shape and shape not in found:
@@ -365,23 +404,47 @@ def _grain(guess: _Guess) -> list[str]:
     table = guess.table
     if table.name not in {"usage_events", "telemetry"} or table.time not in guess.columns:
         return []
-    midnight = all(re.fullmatch(r"\S+([T ]00:00(:00(\.0+)?)?)?", value) for value in guess.file.values[guess.columns[table.time]])
+    midnight = all(
+        re.fullmatch(r"\S+([T ]00:00(:00(\.0+)?)?)?", value) for value in guess.file.values[guess.columns[table.time]]
+    )
     return ['grain = "day"  # all times seen are midnights: sums of a day'] if midnight else []
 
 
 def _currency(files: list[_File]) -> list[str]:
-    seen = sorted({value for file in files for column in file.types if _plain(column) in {"currency", "currency_code"}
-                   for value in file.values[column]})
-    named = sorted({found[1].upper() for file in files for column in file.types
-                    if (found := re.search(r"_(usd|eur|gbp|chf)$", _plain(column)))})
+    seen = sorted(
+        {
+            value
+            for file in files
+            for column in file.types
+            if _plain(column) in {"currency", "currency_code"}
+            for value in file.values[column]
+        }
+    )
+    named = sorted(
+        {
+            found[1].upper()
+            for file in files
+            for column in file.types
+            if (found := re.search(r"_(usd|eur|gbp|chf)$", _plain(column)))
+        }
+    )
     first = (seen or named or ["EUR"])[0]
     lines = [f'currency = "{first}"' + ("" if seen or named else "  # ? no currency was seen")]
     if len(seen) > 1:
-        lines += ["", "[rates]  # ? what one unit is worth in the workspace's currency",
-                  *(f"# {code} = 1.0" for code in seen if code != first), ""]
+        lines += [
+            "",
+            "[rates]  # ? what one unit is worth in the workspace's currency",
+            *(f"# {code} = 1.0" for code in seen if code != first),
+            "",
+        ]
     return lines
 
 
 def _quote(text: str) -> str:
     """A TOML string."""
-    return '"' + re.sub(r"[\x00-\x1f]", "?", text).replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return '"' + _safe(text).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _safe(text: str) -> str:
+    """Text without control characters, as comments and strings need it."""
+    return re.sub(r"[\x00-\x1f\x7f]", "?", text)

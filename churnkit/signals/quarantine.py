@@ -1,5 +1,7 @@
 """Rows that validation set aside: counted by reason and, where asked for, kept in state/quarantine as CSV."""
 
+# ruff: noqa: S608 - SQL is built from contract names, quoted identifiers and quoted literals only
+
 from __future__ import annotations
 
 import csv
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from churnkit.signals.mapping import NUMBER, PART, Staged
-from churnkit.signals.sources import FILE, ROW, quoted
+from churnkit.signals.relation import FILE, ROW, quoted
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -21,7 +23,7 @@ def reasons(con: Any, bad: str) -> dict[str, int]:
 
 
 def write(con: Any, staged: Mapping[str, Staged], bad: Mapping[str, str], folder: Path) -> None:
-    """Writes <folder>/<table>.csv with reason, file, row and the source's cells; what passes now leaves no old file behind."""
+    """Writes <folder>/<table>.csv with reason, file, row and the source's cells; no old file outlives its mending."""
     for name, one in staged.items():
         file = folder / f"{name}.csv"
         if name not in bad:
@@ -42,17 +44,30 @@ def write(con: Any, staged: Mapping[str, Staged], bad: Mapping[str, str], folder
 def _rows(con: Any, one: Staged, bad: str) -> list[tuple[Any, ...]]:
     """The set-aside rows as the source holds them (an unpivoted row as it was mapped), in order."""
     found = f"FROM {bad} AS bad JOIN {one.relation} AS staged USING ({quoted(NUMBER)})"
-    wide = len(one.raws) == 1 and con.raw_sql(
-        f"SELECT count(*) > count(DISTINCT ({quoted(FILE)}, {quoted(ROW)})) FROM {one.raws[0]}").fetchall()[0][0]
+    wide = (
+        len(one.raws) == 1
+        and con.raw_sql(
+            f"SELECT count(*) > count(DISTINCT ({quoted(FILE)}, {quoted(ROW)})) FROM {one.raws[0]}"
+        ).fetchall()[0][0]
+    )
     selects = []
     for part, raw in enumerate(one.raws):
         present = {row[0] for row in con.raw_sql(f"DESCRIBE {raw}").fetchall()}
-        cells = ", ".join(f"{'staged' if wide else 'raw'}.{quoted(name)}::VARCHAR" if name in present else "NULL"
-                          for name in one.given)
-        back = "" if wide else f"JOIN {raw} AS raw ON raw.{quoted(FILE)} = staged.{quoted(FILE)} AND " \
-                               f"raw.{quoted(ROW)} = staged.{quoted(ROW)}"
-        selects.append(f"SELECT {quoted(NUMBER)}, reason, {quoted(PART)}, staged.{quoted(FILE)}, staged.{quoted(ROW)}, {cells} {found} "
-                       f"{back} WHERE {quoted(PART)} = {part}")
+        cells = ", ".join(
+            f"{'staged' if wide else 'raw'}.{quoted(name)}::VARCHAR" if name in present else "NULL"
+            for name in one.given
+        )
+        back = (
+            ""
+            if wide
+            else f"JOIN {raw} AS raw ON raw.{quoted(FILE)} = staged.{quoted(FILE)} AND "
+            f"raw.{quoted(ROW)} = staged.{quoted(ROW)}"
+        )
+        selects.append(
+            f"SELECT {quoted(NUMBER)}, reason, {quoted(PART)}, staged.{quoted(FILE)}, "
+            f"staged.{quoted(ROW)}, {cells} {found} "
+            f"{back} WHERE {quoted(PART)} = {part}"
+        )
     return [row[1:] for row in con.raw_sql(f"{' UNION ALL '.join(selects)} ORDER BY 1").fetchall()]
 
 

@@ -30,12 +30,13 @@ def polarity(texts: pd.Series[Any]) -> pd.Series[float]:
     """How friendly each text sounds, in [-1, 1]; missing where there is no text.
 
     VADER's compound score: a lexicon of English words and emoji (Hutto and Gilbert 2014). Other languages mostly score
-    near 0, which is 'no mood heard', not 'content'. Only the first LONGEST characters are read; equal texts are scored once.
+    near 0, which is 'no mood heard', not 'content'. Only the first LONGEST characters are read; equal texts are scored
+    once.
 
     >>> polarity(pd.Series(["I love it", "This is a terrible, broken mess", None])).round(2).tolist()
     [0.64, -0.74, nan]
     """
-    written = texts.astype(object).where(texts.notna(), None)
+    written: pd.Series[Any] = texts.astype(object)
     cut = written.map(lambda text: str(text)[:LONGEST].strip() or None, na_action="ignore")
     scores = {text: _score(text) for text in cut.dropna().unique()}
     return cut.map(scores).astype("float64")

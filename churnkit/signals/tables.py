@@ -1,5 +1,7 @@
 """Validated raw tables, held in one DuckDB connection: what every later room reads."""
 
+# ruff: noqa: S608 - SQL is built from contract names, quoted identifiers and quoted literals only
+
 from __future__ import annotations
 
 import datetime as dt
@@ -19,7 +21,9 @@ from churnkit.schemas import RAW_TABLES, raw_table
 from churnkit.settings import FILE as SETTINGS_FILE
 from churnkit.settings import Settings, TableMap, load
 from churnkit.signals import mapping, sentiment, validate
-from churnkit.signals.sources import Source, from_arrow, locate, open_source
+from churnkit.signals.relation import Source
+from churnkit.signals.rules import happened
+from churnkit.signals.sources import from_arrow, locate, open_source
 from churnkit.signals.validate import Counts, Finding
 
 _PANDAS = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
@@ -28,8 +32,8 @@ _PANDAS = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
 class Tables(Mapping[str, pd.DataFrame]):
     """The raw tables by name: `tables["surveys"]` is a DataFrame, `tables.expr("surveys")` an Ibis table.
 
-    Every table of the contract is there, with every column of the contract and `known_at`, the moment from which the row
-    could be known; a table that was not given is empty, and `tables.has(name)` is then False. `findings` says what
+    Every table of the contract is there, with every column of the contract and `known_at`, the moment from which the
+    row could be known; a table that was not given is empty, and `tables.has(name)` is then False. `findings` says what
     validation found and `counts` how many rows each table gave and kept. Make one with `read_tables` or `from_frames`.
     """
 
@@ -72,8 +76,9 @@ class Tables(Mapping[str, pd.DataFrame]):
         return self.con.table("moods")
 
     @classmethod
-    def from_frames(cls, settings: Settings | None = None, *, at: dt.datetime | str | None = None,
-                    **frames: pd.DataFrame) -> Tables:
+    def from_frames(
+        cls, settings: Settings | None = None, *, at: dt.datetime | str | None = None, **frames: pd.DataFrame
+    ) -> Tables:
         """Tables from pandas frames that follow the contract's column names, mapped and validated like files.
 
         Of a table's settings, its columns, values, units, offsets, formats, zone, grain and known_after apply.
@@ -115,7 +120,8 @@ def read_tables(path: str | Path | Settings, at: dt.datetime | str | None = None
     """The tables of a workspace (a folder with churnkit.toml), or of a plain folder of files named as in the contract.
 
     `at` is the time of the run, which a row's own time may not pass. Each table's `covers_until` is what the settings
-    declare, else `at`, else the latest `known_at` over all tables: never the last event of one account.
+    declare, else `at`, else the latest time at which anything is known to have happened, over all tables:
+    never the last event of one account.
 
     Raises:
         SettingsError: If churnkit.toml is wrong.
@@ -130,30 +136,39 @@ def read_tables(path: str | Path | Settings, at: dt.datetime | str | None = None
             found = locate(name, settings)
             if found is None:
                 if name in settings.tables:
-                    raise DataError(f"{name}: [tables.{name}] gives no source, and '{settings.raw}' holds no {name}.csv or "
-                                    f"{name}.parquet. Set source = '...', or remove the section.")
+                    raise DataError(
+                        f"{name}: [tables.{name}] gives no source, and '{settings.raw}' holds no {name}.csv or "
+                        f"{name}.parquet. Set source = '...', or remove the section."
+                    )
                 continue
             how = how.model_copy(update={"source": found})
         opened[name] = [(open_source(tables.raw, part, settings, name), part) for part in how.parts or (how,)]
     lacking = "accounts" if "accounts" not in opened else "usage_events" if len(opened) == 1 else ""
     if opened and lacking:
-        raise DataError(f"'{settings.raw}' holds no {lacking}.csv. Accounts and one table of signals, such as usage_events, are the "
-                        f"least there must be: put {lacking}.csv there, or say [tables.{lacking}] source = '...'.")
+        raise DataError(
+            f"'{settings.raw}' holds no {lacking}.csv. Accounts and one table of signals, such as usage_events, are "
+            "the "
+            f"least there must be: put {lacking}.csv there, or say [tables.{lacking}] source = '...'."
+        )
     if not opened:
-        raise DataError(f"'{settings.raw}' holds no table of the contract. Put accounts.csv and a signal table "
-                        f"such as usage_events.csv there, or map your files: churnkit init --from FOLDER.")
+        raise DataError(
+            f"'{settings.raw}' holds no table of the contract. Put accounts.csv and a signal table "
+            f"such as usage_events.csv there, or map your files: churnkit init --from FOLDER."
+        )
     return tables._filled(opened, at)  # noqa: SLF001 - the other constructor of the same class
 
 
 def frame(expr: ir.Table) -> pd.DataFrame:
-    """An Ibis table as pandas: times datetime64[us, UTC], ints Int64, bools boolean, floats float64, the rest str or None."""
+    """An Ibis table as pandas: times datetime64[us, UTC], ints Int64, bools boolean, floats float64, else str."""
     data = cast("pa.Table", expr.to_pyarrow())
     return cast("pd.DataFrame", data.to_pandas(types_mapper=_PANDAS.get, timestamp_as_object=False))
 
 
 def _settings(path: Path) -> Settings:
     if not path.exists():
-        raise DataError(f"There is no '{path}'. Name a workspace (churnkit init DIR makes one) or a folder of tables.")
+        raise DataError(
+            f"There is no '{path}'. Name a workspace (churnkit init DIR makes one) or a folder of tables."
+        )
     if path.is_dir() and not (path / SETTINGS_FILE).exists():
         return Settings(root=path, raw=".")
     return load(path)
@@ -165,7 +180,9 @@ def _joined_first(opened: Mapping[str, list[tuple[Source, TableMap]]]) -> list[s
 
     def visit(name: str, path: tuple[str, ...]) -> None:
         if name in path:
-            raise DataError(f"{name}: its joins look in a circle ({' -> '.join((*path, name))}). Join with source = '...'.")
+            raise DataError(
+                f"{name}: its joins look in a circle ({' -> '.join((*path, name))}). Join with source = '...'."
+            )
         for _, how in opened[name]:
             for join in how.join:
                 if join.table in opened:
@@ -181,10 +198,13 @@ def _joined_first(opened: Mapping[str, list[tuple[Source, TableMap]]]) -> list[s
 def _arrow(data: pd.DataFrame, name: str) -> pa.Table:
     """A frame as Arrow; a column of mixed kinds becomes text."""
     if not isinstance(data, pd.DataFrame):
-        raise DataError(f"{name}: from_frames takes pandas DataFrames, not {type(data).__name__}. Wrap it: pd.DataFrame(...).")
+        raise DataError(
+            f"{name}: from_frames takes pandas DataFrames, not {type(data).__name__}. Wrap it: pd.DataFrame(...)."
+        )
     if not len(data.columns):
-        raise DataError(f"{name}: the frame has no columns. Give it those of the contract: "
-                        f"{', '.join(raw_table(name).required)}.")
+        raise DataError(
+            f"{name}: the frame has no columns. Give it those of the contract: {', '.join(raw_table(name).required)}."
+        )
     twice = [str(column) for column in data.columns[data.columns.duplicated()]]
     if twice:
         raise DataError(f"{name}: the frame has two columns named '{twice[0]}'. Rename one.")
@@ -193,22 +213,31 @@ def _arrow(data: pd.DataFrame, name: str) -> pa.Table:
         values = data[column]
         try:
             array = pa.Array.from_pandas(values)
-            if pa.types.is_timestamp(array.type) and array.type.unit == "ns":  # pandas' default; DuckDB casts no such zone
+            if (
+                pa.types.is_timestamp(array.type) and array.type.unit == "ns"
+            ):  # pandas' default; DuckDB casts no such zone
                 array = array.cast(pa.timestamp("us", tz=array.type.tz), safe=False)
             columns[str(column)] = array
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, UnicodeEncodeError):
-            texts = [None if missing else str(value).encode("utf-8", "replace").decode()
-                     for value, missing in zip(values, values.isna(), strict=True)]
+            texts = [
+                None if missing else str(value).encode("utf-8", "replace").decode()
+                for value, missing in zip(values, values.isna(), strict=True)
+            ]
             columns[str(column)] = pa.array(texts, pa.string())
     return pa.table(columns)
 
 
-def _covers_until(con: duckdb.DuckDBPyConnection, staged: Mapping[str, mapping.Staged], settings: Settings,
-                  at: dt.datetime | None) -> dict[str, dt.datetime]:
+def _covers_until(
+    con: duckdb.DuckDBPyConnection, staged: Mapping[str, mapping.Staged], settings: Settings, at: dt.datetime | None
+) -> dict[str, dt.datetime]:
     """How far each table reaches: declared, else the run's time, else the latest time that any table knows of."""
     if at is None:
-        latest = [con.execute(f"SELECT max(known_at) FROM {one.relation}").fetchall() for one in staged.values()]  # noqa: S608
-        known = [rows[0][0].astimezone(dt.UTC) for rows in latest if rows[0][0] is not None]
-        at = max(known, default=moment("1970-01-01"))
-    return {name: (settings.tables[name].covers_until if name in settings.tables else None) or settings.covers_until or at
-            for name in staged}
+        known = []
+        for one in staged.values():
+            seen = ", ".join(["known_at", *(column.name for column in one.table.columns if happened(column))])
+            known += con.execute(f"SELECT max(greatest({seen})) FROM {one.relation} HAVING count(*) > 0").fetchall()
+        at = max((row[0].astimezone(dt.UTC) for row in known if row[0] is not None), default=moment("1970-01-01"))
+    return {
+        name: (settings.tables[name].covers_until if name in settings.tables else None) or settings.covers_until or at
+        for name in staged
+    }

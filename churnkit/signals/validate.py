@@ -1,8 +1,10 @@
-"""Validation at the door: pandera holds each staged table against the contract; what breaks it is raised, dropped or kept aside.
+"""Validation at the door: pandera holds each staged table against the contract; what breaks it is raised or set aside.
 
-One pandera schema per table asks DuckDB a single question: does any row break any rule? Only where the answer is yes are
-the rules counted one by one, which keeps the good case quick and the findings exact.
+One pandera schema per table asks DuckDB a single question: does any row break any rule? Only where the answer is yes
+are the rules counted one by one, which keeps the good case quick and the findings exact.
 """
+
+# ruff: noqa: S608 - SQL is built from contract names, quoted identifiers and quoted literals only
 
 from __future__ import annotations
 
@@ -22,8 +24,8 @@ from churnkit.schemas import RAW_TABLES, Table
 from churnkit.settings import Settings, TableMap
 from churnkit.signals import quarantine
 from churnkit.signals.mapping import HELPERS, NUMBER, PART, Staged
+from churnkit.signals.relation import FILE, ROW, quoted
 from churnkit.signals.rules import Rule, Severity, Surroundings, rules
-from churnkit.signals.sources import FILE, ROW, quoted
 
 _PARENTS_FIRST = ("owners", "accounts", "support_tickets", "assets")
 _DTYPES = {"time": "timestamp('UTC', 6)", "int": "int64", "float": "float64", "bool": "boolean"}
@@ -37,9 +39,9 @@ BROKEN = "#broken"
 class Finding:
     """One thing that validation found in one table.
 
-    `first_row` is the number of the first such row in its file, from 1 for the first row after the header (0: the table as
-    a whole). `says` completes 'N rows ...', `mend` tells what to do. An error's rows are raised, dropped or quarantined, as
-    `[tables] invalid` says; a warning's rows are kept.
+    `first_row` is the number of the first such row in its file, from 1 for the first row after the header (0: the table
+    as a whole). `says` completes 'N rows ...', `mend` tells what to do. An error's rows are raised, dropped or
+    quarantined as `[tables] invalid` says; a warning's rows are kept.
     """
 
     table: str
@@ -81,8 +83,13 @@ class Checked:
     counts: dict[str, Counts]
 
 
-def validate(con: Any, staged: Mapping[str, Staged], settings: Settings, covers_until: Mapping[str, dt.datetime],
-             at: dt.datetime | None) -> Checked:
+def validate(
+    con: Any,
+    staged: Mapping[str, Staged],
+    settings: Settings,
+    covers_until: Mapping[str, dt.datetime],
+    at: dt.datetime | None,
+) -> Checked:
     """Checks the staged tables and creates those of the contract on `con` from the rows that pass.
 
     Raises:
@@ -93,15 +100,17 @@ def validate(con: Any, staged: Mapping[str, Staged], settings: Settings, covers_
     findings: dict[str, list[Finding]] = {}
     counts: dict[str, Counts] = {}
     bad: dict[str, str] = {}
-    for name in sorted(staged, key=lambda name: (_PARENTS_FIRST.index(name) if name in _PARENTS_FIRST else 9)):
+    for name in sorted(staged, key=lambda name: _PARENTS_FIRST.index(name) if name in _PARENTS_FIRST else 9):
         one, limit = staged[name], covers_until[name]
-        around = Surroundings(parents, one.given, max(limit, at or limit), at is None or limit >= at, unrated)
+        around = Surroundings(parents, one.given, max(limit, at or limit), unrated)
         found, aside = _check(con, one.relation, one, rules(one.table, around), split=settings.invalid != "raise")
         findings[name] = [*_whole(con, one, settings.tables.get(name, TableMap())), *found]
         parents[name] = one.relation
         if aside:
             bad[name] = aside
-            parents[name] = f"(FROM {one.relation} WHERE {quoted(NUMBER)} NOT IN (SELECT {quoted(NUMBER)} FROM {aside}))"
+            parents[name] = (
+                f"(FROM {one.relation} WHERE {quoted(NUMBER)} NOT IN (SELECT {quoted(NUMBER)} FROM {aside}))"
+            )
     ordered = [finding for name in RAW_TABLES if name in findings for finding in findings[name]]
     errors = [finding for finding in ordered if finding.severity == "error"]
     if errors and (settings.invalid == "raise" or any(not finding.first_row for finding in errors)):
@@ -110,7 +119,7 @@ def validate(con: Any, staged: Mapping[str, Staged], settings: Settings, covers_
     if settings.invalid == "quarantine":
         quarantine.write(con, staged, bad, settings.state / "quarantine")
     for name, one in staged.items():
-        kept = _create(con, one, bad.get(name, ''), settings)
+        kept = _create(con, one, bad.get(name, ""), settings)
         left_out = {"not among the rows to keep": one.not_kept} if one.not_kept else {}
         counts[name] = Counts(one.read, kept, {**left_out, **reasons.get(name, {})})
     return Checked(tuple(ordered), counts)
@@ -118,7 +127,10 @@ def validate(con: Any, staged: Mapping[str, Staged], settings: Settings, covers_
 
 def schema(table: Table) -> pa.DataFrameSchema:
     """The pandera schema of a flagged table: every contract column with its type, and no row that breaks a rule."""
-    columns = {column.name: pa.Column(ibis.dtype(_DTYPES.get(column.kind, "string")), nullable=True) for column in table.columns}
+    columns = {
+        column.name: pa.Column(ibis.dtype(_DTYPES.get(column.kind, "string")), nullable=True)
+        for column in table.columns
+    }
     passes = pa.Check(lambda data: ~data.table[BROKEN].any().fill_null(False), error="a row breaks a rule")
     return pa.DataFrameSchema({**columns, BROKEN: pa.Column(bool, nullable=True)}, checks=[passes], name=table.name)
 
@@ -127,8 +139,10 @@ def flagged(con: Any, relation: str, demands: Sequence[Rule]) -> ir.Table:
     """The relation with one boolean per demand, whether the row breaks it, and BROKEN where it breaks any."""
     flags = [f"coalesce({rule.fails}, false) AS {flag}" for rule, flag in zip(demands, _flags(demands), strict=True)]
     any_of = " OR ".join(_flags(demands)) or "false"
-    con.raw_sql(f"CREATE OR REPLACE VIEW flagged_{relation} AS SELECT *, {any_of} AS {quoted(BROKEN)} FROM "
-                f"(SELECT {', '.join(['*', *flags])} FROM {relation})")
+    con.raw_sql(
+        f"CREATE OR REPLACE VIEW flagged_{relation} AS SELECT *, {any_of} AS {quoted(BROKEN)} FROM "
+        f"(SELECT {', '.join(['*', *flags])} FROM {relation})"
+    )
     return con.table(f"flagged_{relation}")
 
 
@@ -136,8 +150,11 @@ def paragraph(errors: Sequence[Finding], invalid: str) -> str:
     """The findings as one error text: what and where for the first few, the mend for each, and how to go on without."""
     shown = " ".join(f"{finding.text} {finding.mend}." for finding in errors[:_SHOWN])
     more = f" And {len(errors) - _SHOWN} more findings: churnkit check lists them." if len(errors) > _SHOWN else ""
-    drop = "" if invalid != "raise" or any(not finding.first_row for finding in errors) else \
-        " Or go on without these rows: [tables] invalid = 'drop' (or 'quarantine')."
+    drop = (
+        ""
+        if invalid != "raise" or any(not finding.first_row for finding in errors)
+        else " Or go on without these rows: [tables] invalid = 'drop' (or 'quarantine')."
+    )
     return shown + more + drop
 
 
@@ -163,7 +180,9 @@ def _check(con: Any, relation: str, one: Staged, demands: list[Rule], *, split: 
         return findings, ""
     reason = ibis.cases(*((broken[flag], f"{rule.check}: {rule.column}") for flag, rule in errors))
     aside = f"aside_{one.relation}"
-    con.create_table(aside, broken.filter(ibis.or_(*(broken[flag] for flag, _ in errors))).select(NUMBER, reason=reason))
+    con.create_table(
+        aside, broken.filter(ibis.or_(*(broken[flag] for flag, _ in errors))).select(NUMBER, reason=reason)
+    )
     return findings, aside
 
 
@@ -176,7 +195,9 @@ def _finding(con: Any, broken: ir.Table, one: Staged, rule: Rule, flag: str, num
         example = f"'{_clean(_raw_cell(con, one, row, rule.column))}'"
         if one.table.by_name[rule.column].kind == "time" and broken[rule.column].notnull().any().to_pyarrow().as_py():
             says = f"have a {rule.column} that is written in another format than the rest (mixed date formats)"
-    return Finding(rule.table, rule.column, rule.check, number, row[ROW], example, says, rule.mend, rule.severity, file)
+    return Finding(
+        rule.table, rule.column, rule.check, number, row[ROW], example, says, rule.mend, rule.severity, file
+    )
 
 
 def _example(row: Mapping[str, Any], rule: Rule) -> str:
@@ -185,13 +206,17 @@ def _example(row: Mapping[str, Any], rule: Rule) -> str:
     shown = [f"{ids.removesuffix('_id')} '{_clean(row[ids])}'"] if ids and ids != rule.column else []
     value = row.get(rule.column)
     if value is not None:
-        shown.append(f"{rule.column} {value:%Y-%m-%d %H:%M}" if isinstance(value, dt.datetime) else f"'{_clean(value)}'")
+        shown.append(
+            f"{rule.column} {value:%Y-%m-%d %H:%M}" if isinstance(value, dt.datetime) else f"'{_clean(value)}'"
+        )
     return ", ".join(shown)
 
 
 def _raw_cell(con: Any, one: Staged, row: Mapping[str, Any], column: str) -> object:
-    found = con.raw_sql(f"SELECT {quoted(column)} FROM {one.raws[row[PART]]} WHERE {quoted(ROW)} = {row[ROW]} AND "
-                        f"{quoted(FILE)} = {row[FILE]}").fetchall()
+    found = con.raw_sql(
+        f"SELECT {quoted(column)} FROM {one.raws[row[PART]]} WHERE {quoted(ROW)} = {row[ROW]} AND "
+        f"{quoted(FILE)} = {row[FILE]}"
+    ).fetchall()
     return found[0][0] if found else ""
 
 
@@ -206,28 +231,58 @@ def _whole(con: Any, one: Staged, how: TableMap) -> Iterable[Finding]:
     name = one.table.name
     rows = con.raw_sql(f"SELECT count(*) FROM {one.relation}").fetchall()[0][0]
     if not rows:
-        yield Finding(name, "", "empty", 0, 0, "", f"'{one.sources[0].label}' holds no rows",
-                      "Export it again, or remove the table", "error" if name == "accounts" else "warning")
+        yield Finding(
+            name,
+            "",
+            "empty",
+            0,
+            0,
+            "",
+            f"'{one.sources[0].label}' holds no rows",
+            "Export it again, or remove the table",
+            "error" if name == "accounts" else "warning",
+        )
     for column in one.numeric_ids if rows else ():
-        yield Finding(name, column, "numeric id", rows, 0, "", f"'{one.sources[0].label}' holds {column} as numbers; leading "
-                      "zeros, if there were any, are lost", "Export ids as text", "warning")
+        yield Finding(
+            name,
+            column,
+            "numeric id",
+            rows,
+            0,
+            "",
+            f"'{one.sources[0].label}' holds {column} as numbers; leading zeros, if there were any, are lost",
+            "Export ids as text",
+            "warning",
+        )
     if not one.table.key and rows and how.duplicates != "keep":
         yield from _identical(con, one, rows, "error" if how.duplicates == "error" else "warning")
 
 
 def _identical(con: Any, one: Staged, rows: int, severity: Severity) -> Iterable[Finding]:
-    """Fully identical rows of a table without a key: perhaps two events of one moment, perhaps an export loaded twice."""
+    """Fully identical rows of a table without a key: two events of one moment, or an export loaded twice."""
     cells = f"hash({', '.join(quoted(name) for name in one.given)})"
     distinct = con.raw_sql(f"SELECT count(DISTINCT {cells}) FROM {one.relation}").fetchall()[0][0]
     if distinct == rows:
         return
-    number, row, file, part = con.raw_sql(
-        f"SELECT n, {quoted(ROW)}, {quoted(FILE)}, {quoted(PART)} FROM (SELECT *, {quoted(NUMBER)} AS n, row_number() OVER (PARTITION BY "
-        f"{cells} ORDER BY {quoted(NUMBER)}) AS nth FROM {one.relation}) WHERE nth > 1 ORDER BY n LIMIT 1").fetchall()[0]
+    _, row, file, part = con.raw_sql(
+        f"SELECT n, {quoted(ROW)}, {quoted(FILE)}, {quoted(PART)} "
+        f"FROM (SELECT *, {quoted(NUMBER)} AS n, row_number() OVER (PARTITION BY "
+        f"{cells} ORDER BY {quoted(NUMBER)}) AS nth FROM {one.relation}) WHERE nth > 1 ORDER BY n LIMIT 1"
+    ).fetchall()[0]
     source = one.sources[part]
-    yield Finding(one.table.name, "", "identical rows", rows - distinct, row, "", "are identical to an earlier row",
-                  f"If the export was loaded twice, load it once; if they are real, say [tables.{one.table.name}] duplicates = "
-                  "'keep'", severity, source.files[file] if len(source.files) > 1 else "")
+    yield Finding(
+        one.table.name,
+        "",
+        "identical rows",
+        rows - distinct,
+        row,
+        "",
+        "are identical to an earlier row",
+        f"If the export was loaded twice, load it once; if they are real, say [tables.{one.table.name}] duplicates = "
+        "'keep'",
+        severity,
+        source.files[file] if len(source.files) > 1 else "",
+    )
 
 
 def _unrated(con: Any, staged: Mapping[str, Staged], settings: Settings) -> tuple[str, ...]:
@@ -235,28 +290,39 @@ def _unrated(con: Any, staged: Mapping[str, Staged], settings: Settings) -> tupl
     seen: set[str] = set()
     for one in staged.values():
         if "currency" in one.table.by_name:
-            rows = con.raw_sql(f"SELECT DISTINCT currency FROM {one.relation}").fetchall() if "currency" in one.given else [(None,)]
+            rows = (
+                con.raw_sql(f"SELECT DISTINCT currency FROM {one.relation}").fetchall()
+                if "currency" in one.given
+                else [(None,)]
+            )
             seen |= {row[0] or settings.currency for row in rows}
     return tuple(sorted(seen - {settings.currency, *settings.rates})) if len(seen) > 1 else ()
 
 
 def _create(con: Any, one: Staged, bad: str, settings: Settings) -> int:
-    """The contract's table from the rows that passed, in the workspace's currency where there is a rate; their number."""
+    """The contract's table from the rows that passed, in the workspace's currency where a rate is set; their number."""
     name, cells = one.table.name, [quoted(column) for column in (*one.table.names, "known_at")]
     money = next((column for column in ("mrr", "amount") if column in one.table.by_name), None)
     if "currency" in one.table.by_name and money and settings.rates:
-        rate = " ".join(f"WHEN '{code}' THEN {float(worth)!r}" for code, worth in sorted(settings.rates.items()) if code.isalpha())
+        rate = " ".join(
+            f"WHEN '{code}' THEN {float(worth)!r}" for code, worth in sorted(settings.rates.items()) if code.isalpha()
+        )
         known = ", ".join(f"'{code}'" for code in sorted(settings.rates) if code.isalpha())
-        cells[one.table.names.index(money)] = f"{quoted(money)} * CASE currency {rate} ELSE 1.0 END AS {quoted(money)}"
-        cells[one.table.names.index("currency")] = \
+        cells[one.table.names.index(money)] = (
+            f"{quoted(money)} * CASE currency {rate} ELSE 1.0 END AS {quoted(money)}"
+        )
+        cells[one.table.names.index("currency")] = (
             f"CASE WHEN currency IN ({known}) THEN '{settings.currency}' ELSE currency END AS currency"
+        )
     if not bad and all(not cell.endswith(f"AS {quoted(money or '')}") for cell in cells):
         for helper in HELPERS:
             con.raw_sql(f"ALTER TABLE {one.relation} DROP COLUMN {quoted(helper)}")
         con.raw_sql(f"ALTER TABLE {one.relation} RENAME TO {name}")
     else:
         aside = f"WHERE {quoted(NUMBER)} NOT IN (SELECT {quoted(NUMBER)} FROM {bad})" if bad else ""
-        con.raw_sql(f"CREATE TABLE {name} AS SELECT {', '.join(cells)} FROM {one.relation} {aside} ORDER BY {quoted(NUMBER)}")
+        con.raw_sql(
+            f"CREATE TABLE {name} AS SELECT {', '.join(cells)} FROM {one.relation} {aside} ORDER BY {quoted(NUMBER)}"
+        )
         con.raw_sql(f"DROP TABLE {one.relation}")
     con.raw_sql(f"DROP TABLE IF EXISTS aside_{one.relation}; DROP VIEW IF EXISTS flagged_{one.relation}")
     return int(con.raw_sql(f"SELECT count(*) FROM {name}").fetchall()[0][0])

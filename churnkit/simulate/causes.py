@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from churnkit.simulate.world import AHEAD, DAY, WARM, Array, World
+from churnkit.simulate.world import AHEAD, WARM, Array, World, since
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class States:
 
     def log_hazard(self, pull: Array, base: Array) -> Array:
         """Log hazard by week and account, up to a constant."""
-        return np.einsum("wca,c->wa", self.x, pull) + base
+        return np.asarray(np.einsum("wca,c->wa", self.x, pull) + base)
 
     def foreseen(self, week: int, pull: Array, base: Array) -> Array:
         """The log hazard that the state at the beginning of `week` foresees for it and the AHEAD next weeks.
@@ -109,7 +109,7 @@ def strike(world: World, price_weeks: Array) -> States:
     joined = world.clock.week(world.joined)
     alive = np.arange(weeks)[:, None] >= joined[None, :]
     shocks *= alive[:, None, :]
-    age = np.maximum(0, (world.clock.start - world.joined) / (7 * DAY) - WARM)
+    age = np.maximum(0, since(world.joined, world.clock.start) / 7 - WARM)
     unused = np.where(dice.random(size) < 0.16, 0.8 + 0.4 * dice.random(size), 0)
     shocks[joined, _ADOPTION, np.arange(size)] = unused * 0.5 ** (age / CAUSES[_ADOPTION].fades)
     return _run(world, shocks)

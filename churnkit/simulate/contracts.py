@@ -57,7 +57,7 @@ class Contracts:
     notice: Array
     """When that became known."""
     bought: Array
-    """What an account bought more of: 0 nothing, 1 seats, 2 a plan, 3 an add-on; (weeks of the hidden grid, accounts)."""
+    """What an account bought more of: 0 nothing, 1 seats, 2 a plan, 3 an add-on; (hidden weeks, accounts)."""
     bought_at: Array
     """When in the week that was or would have been; same shape."""
     seats: Array
@@ -233,7 +233,7 @@ def _renews(world: World, deal: Contracts, account: Array, at: Array) -> Array:
     """The next end of term after each row's start."""
     never = world.clock.end + 9999 * DAY
     ends = np.where(deal.months.renewal, deal.months.at, never)[account]
-    return np.where(ends > at[:, None], ends, never).min(axis=1)
+    return np.asarray(np.where(ends > at[:, None], ends, never).min(axis=1))
 
 
 def _numbered(world: World, account: Array, at: Array) -> Array:

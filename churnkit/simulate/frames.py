@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from churnkit.schemas import raw_table
 from churnkit.simulate.world import Array, labels
 
-Frame = pa.Table
+Frame: TypeAlias = Any  # a pyarrow table; pyarrow ships no types
 PARQUET = ("usage_events", "telemetry", "ticket_messages")
 _TIME = pa.timestamp("us", tz="UTC")
 
@@ -65,7 +65,7 @@ def keep(table: Frame, *, number: str = "", prefix: str = "", by: str = "") -> F
     own = by or next(name for name in table.column_names if name.endswith("_at"))
     order = np.argsort(table[own].cast(pa.int64()).to_numpy(), kind="stable")
     table = table.take(pa.array(order))
-    return table.add_column(0, number, pa.array(labels(prefix, len(table)))) if number else table
+    return table.add_column(0, number, pa.array(labels(prefix, len(table)), pa.string())) if number else table
 
 
 def write(folder: Path, name: str, table: Frame) -> int:
@@ -95,7 +95,7 @@ def _iso(times: pa.Array) -> pa.Array:
     seconds = times.cast(pa.timestamp("s", tz="UTC")).cast(pa.int64())
     whole = seconds.fill_null(0).to_numpy(zero_copy_only=False)
     days, number = np.unique(whole // 86400, return_inverse=True)
-    dates = pa.array(np.datetime_as_string(days.astype("datetime64[D]")).astype(object))
+    dates = pa.array(np.datetime_as_string(days.astype("datetime64[D]")).astype(object), pa.string())
     number = pa.array(number, mask=seconds.is_null().to_numpy(zero_copy_only=False))
     return pc.binary_join_element_wise(dates.take(number), _times_of_day().take(pa.array(whole % 86400)), "")
 

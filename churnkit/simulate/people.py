@@ -23,6 +23,7 @@ from churnkit.simulate.world import (
     days,
     labels,
     seconds,
+    since,
 )
 
 _FIRST = ("Alder", "Birk", "Cedar", "Dale", "Elm", "Fern", "Grove", "Hazel", "Iris", "Juniper", "Linden", "Maple",
@@ -95,7 +96,7 @@ def contacts(world: World, states: States, deal: Contracts) -> Frame:
     recorded = created_at(world)[account] + days(dice.random(len(account)) * 20)
     week, leaver = np.nonzero(states.shocks[:, INDEX["champion_left"]] > 0)
     at = clock.start + (week - WARM) * 7 * DAY + seconds(dice.integers(8 * 3600, 5 * 86400, len(week)))
-    real = (at > world.joined[leaver] + 25 * DAY) & (at < deal.ends(clock.end)[leaver])
+    real = (since(world.joined[leaver], at) > 25) & (at < deal.ends(clock.end)[leaver])
     at, leaver = at[real], leaver[real]
     order = np.lexsort((at, leaver))
     at, leaver = at[order], leaver[order]
@@ -169,7 +170,7 @@ def opportunities(world: World, states: States, deal: Contracts) -> Frame:
     """Renewal talks before a long term ends, and sales talks with those who grow; some of each come to nothing."""
     dice, clock = world.dice("opportunities"), world.clock
     stop = deal.ends(clock.end)
-    account, month = np.nonzero((deal.months.renewal & (world.term == 12)[:, None]))
+    account, month = np.nonzero(deal.months.renewal & (world.term == 12)[:, None])
     term_end = deal.months.at[account, month]
     opened = term_end - days(dice.integers(50, 95, len(account)))
     real = (opened >= np.maximum(clock.start, world.joined[account])) & (opened < stop[account])

@@ -153,12 +153,14 @@ def messages(world: World, asked: Asked, served: Served) -> Frame:
     """What was written in each ticket: the question, the answer, often a second round, and the solution."""
     dice, end, size = world.dice("messages"), world.clock.end, len(asked.opened)
     body, again = texts.bodies()[0], texts.listed(texts.AGAIN)
-    every, starts = [], []
+    every: list[str] = []
+    starts = []
     for group in (body, texts.REPLIES, texts.BOT_REPLIES, texts.SOLVED, again[0]):
         starts.append(len(every))
         every += group
     pick = dice.integers(0, 1 << 30, (3, size))
-    answer = np.where(served.bot, starts[2] + pick[0] % len(texts.BOT_REPLIES), starts[1] + pick[0] % len(texts.REPLIES))
+    answer = np.where(served.bot, starts[2] + pick[0] % len(texts.BOT_REPLIES),
+                      starts[1] + pick[0] % len(texts.REPLIES))
     second = starts[4] + np.array(again[1])[asked.mood] + pick[1] % np.array(again[2])[asked.mood]
     between = served.replied + days((served.resolved - served.replied) / DAY * (0.1 + 0.7 * dice.random(size)))
     writes = dice.random(size) < 0.35 + 0.3 * (asked.mood <= _WORRIED)

@@ -1,7 +1,8 @@
-"""Sentences that customers and helpers write, by language and mood: every combination of a few parts, none of a real person."""
+"""Sentences that customers and helpers write, by language and mood: combinations of parts, none of a real person."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from itertools import product
 
@@ -22,7 +23,8 @@ SUBJECTS = {
 _WHAT = {
     "en": {"bug": "the report stops with an error", "billing": "the invoice does not match our contract",
            "how_to": "we do not find the monthly view", "access": "a colleague cannot log in",
-           "equipment": "one of our units shows an error code", "feature_request": "a filter by region would help us"},
+           "equipment": "one of our units shows an error code",
+           "feature_request": "a filter by region would help us"},
     "de": {"bug": "der Bericht bricht mit einem Fehler ab", "billing": "die Rechnung passt nicht zu unserem Vertrag",
            "how_to": "wir finden die Monatsansicht nicht", "access": "eine Kollegin kann sich nicht anmelden",
            "equipment": "eines unserer Geräte zeigt einen Fehlercode",
@@ -36,42 +38,56 @@ _WHAT = {
            "equipment": "uno de nuestros equipos muestra un código de error",
            "feature_request": "un filtro por región nos ayudaría"},
 }
-_OPEN = {
+_OPEN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "en": {"angry": ("This is the third time", "I am really disappointed", "Unacceptable"),
            "worried": ("We have a problem", "Sorry to bother you again", "This is a bit frustrating"),
-           "plain": ("Hello", "Hi team", "Good morning"), "happy": ("Hi, great product", "Hello, we love the new version")},
+           "plain": ("Hello", "Hi team", "Good morning"),
+           "happy": ("Hi, great product", "Hello, we love the new version")},
     "de": {"angry": ("Das ist nun das dritte Mal", "Ich bin sehr enttäuscht", "So geht es nicht"),
            "worried": ("Wir haben ein Problem", "Leider muss ich mich wieder melden"),
-           "plain": ("Guten Tag", "Hallo zusammen"), "happy": ("Hallo, ein tolles Produkt", "Guten Tag, danke für die neue Version")},
-    "fr": {"angry": ("C'est la troisième fois", "Je suis très déçu"), "worried": ("Nous avons un problème", "Désolée de revenir"),
-           "plain": ("Bonjour", "Bonjour à toute l'équipe"), "happy": ("Bonjour, excellent produit", "Bonjour, merci pour la mise à jour")},
-    "es": {"angry": ("Es la tercera vez", "Estoy muy decepcionado"), "worried": ("Tenemos un problema", "Siento molestar de nuevo"),
-           "plain": ("Hola", "Buenos días"), "happy": ("Hola, un gran producto", "Hola, gracias por la nueva versión")},
+           "plain": ("Guten Tag", "Hallo zusammen"),
+           "happy": ("Hallo, ein tolles Produkt", "Guten Tag, danke für die neue Version")},
+    "fr": {"angry": ("C'est la troisième fois", "Je suis très déçu"), "worried": ("Nous avons un problème",
+                                                                                  "Désolée de revenir"),
+           "plain": ("Bonjour", "Bonjour à toute l'équipe"),
+           "happy": ("Bonjour, excellent produit", "Bonjour, merci pour la mise à jour")},
+    "es": {"angry": ("Es la tercera vez", "Estoy muy decepcionado"), "worried": ("Tenemos un problema",
+                                                                                 "Siento molestar de nuevo"),
+           "plain": ("Hola", "Buenos días"),
+           "happy": ("Hola, un gran producto", "Hola, gracias por la nueva versión")},
 }
-_CLOSE = {
-    "en": {"angry": ("This is terrible, we are losing time and money. 😠", "If this is not fixed we will look for something else.",
+_CLOSE: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "en": {"angry": ("This is terrible, we are losing time and money. 😠",
+                     "If this is not fixed we will look for something else.",
                      "Nobody answers, and I am fed up with it."),
            "worried": ("It is slowing us down and we are worried.", "Could somebody please look at it soon? 😕"),
            "plain": ("Could you have a look?", "Thanks in advance.", "What should we do?"),
            "happy": ("No hurry, thank you so much! 😊", "You are always a great help, thanks!")},
-    "de": {"angry": ("Das ist furchtbar und kostet uns Zeit und Geld. 😠", "Wenn das so bleibt, sehen wir uns anderswo um."),
+    "de": {"angry": ("Das ist furchtbar und kostet uns Zeit und Geld. 😠",
+                     "Wenn das so bleibt, sehen wir uns anderswo um."),
            "worried": ("Das bremst uns und macht uns Sorgen.", "Kann sich das bitte bald jemand ansehen? 😕"),
-           "plain": ("Können Sie bitte nachsehen?", "Danke im Voraus."), "happy": ("Es eilt nicht, vielen Dank! 😊", "Sie helfen immer wunderbar, danke!")},
-    "fr": {"angry": ("C'est terrible, nous perdons du temps et de l'argent. 😠", "Si cela continue, nous irons ailleurs."),
+           "plain": ("Können Sie bitte nachsehen?", "Danke im Voraus."),
+           "happy": ("Es eilt nicht, vielen Dank! 😊", "Sie helfen immer wunderbar, danke!")},
+    "fr": {"angry": ("C'est terrible, nous perdons du temps et de l'argent. 😠",
+                     "Si cela continue, nous irons ailleurs."),
            "worried": ("Cela nous ralentit et nous inquiète.", "Quelqu'un peut-il regarder bientôt ? 😕"),
-           "plain": ("Pouvez-vous regarder ?", "Merci d'avance."), "happy": ("Rien d'urgent, merci beaucoup ! 😊", "Votre aide est toujours parfaite, merci !")},
+           "plain": ("Pouvez-vous regarder ?", "Merci d'avance."),
+           "happy": ("Rien d'urgent, merci beaucoup ! 😊", "Votre aide est toujours parfaite, merci !")},
     "es": {"angry": ("Es terrible, perdemos tiempo y dinero. 😠", "Si sigue así, buscaremos otra cosa."),
            "worried": ("Nos retrasa y nos preocupa.", "¿Puede alguien mirarlo pronto? 😕"),
-           "plain": ("¿Pueden mirarlo?", "Gracias de antemano."), "happy": ("Sin prisa, ¡muchas gracias! 😊", "Siempre son de gran ayuda, ¡gracias!")},
+           "plain": ("¿Pueden mirarlo?", "Gracias de antemano."),
+           "happy": ("Sin prisa, ¡muchas gracias! 😊", "Siempre son de gran ayuda, ¡gracias!")},
 }
 REPLIES = ("Thank you for your message. We are looking into it.", "Thanks for waiting, I have asked our engineers.",
-           "I am sorry for the trouble. Could you send us a screenshot?", "We have found it and will come back to you today.")
+           "I am sorry for the trouble. Could you send us a screenshot?",
+           "We have found it and will come back to you today.")
 BOT_REPLIES = ("I found these help pages for you. Did that solve it?", "Here is an article that may help.",
                "I did not quite understand. Could you put it in other words?")
 SOLVED = ("This is mended now. Please tell us if it comes back.", "We have changed the setting. All should be well.",
           "Solved with today's update. Thank you for your patience.")
 AGAIN = {
-    "angry": ("Still broken. This is really bad.", "I am still waiting, this is very annoying. 😠", "I want to speak to a person, not to a bot."),
+    "angry": ("Still broken. This is really bad.", "I am still waiting, this is very annoying. 😠",
+              "I want to speak to a person, not to a bot."),
     "worried": ("Any news? We are stuck and it is a problem.", "It still fails on our side. 😕"),
     "plain": ("Any news on this?", "Here is the screenshot."),
     "happy": ("Thanks, that helped a lot!", "Perfect, great service. 👍"),
@@ -98,7 +114,7 @@ def bodies() -> tuple[tuple[str, ...], dict[tuple[int, int, int], tuple[int, int
     return tuple(texts), where
 
 
-def listed(groups: dict[str, tuple[str, ...]]) -> tuple[tuple[str, ...], list[int], list[int]]:
+def listed(groups: Mapping[str, tuple[str, ...]]) -> tuple[tuple[str, ...], list[int], list[int]]:
     """The texts of all groups in one row, with each group's start and count."""
     texts: list[str] = []
     starts, counts = [], []

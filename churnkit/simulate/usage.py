@@ -53,7 +53,7 @@ def _share(world: World, states: States) -> Array:
         noise[week] = 0.75 * noise[week - 1] + 0.07 * dice.standard_normal(world.size)
         pause[week] = 0.7 * pause[week - 1] + (dice.random(world.size) < 0.006) * 0.7  # projects end; it means nothing
     level = np.log(0.38) + 0.2 * world.appetite + 0.05 * world.temper + 0.1 * dice.standard_normal(world.size)
-    return np.minimum(0.95, np.exp(level[:, None] + observed(moved, weeks) + noise.T - pause.T))
+    return np.asarray(np.minimum(0.95, np.exp(level[:, None] + observed(moved, weeks) + noise.T - pause.T)))
 
 
 def _special(world: World, states: States) -> Array:

@@ -1,4 +1,4 @@
-"""What the simulated book is made of before any row is written: its clock, its dials, its dice, its accounts' traits."""
+"""What the simulated book is made of before any row is written: its clock, dials, dice, and its accounts' traits."""
 
 from __future__ import annotations
 
@@ -154,7 +154,8 @@ def build(accounts: int, months: int, seed: int, end: str | dt.date, difficulty:
         clock, DIALS[difficulty], seed, ids=labels("A", accounts),
         segment=segment, industry=dice.integers(len(INDUSTRIES), size=accounts),
         country=dice.choice(len(COUNTRIES), accounts, p=[0.32, 0.16, 0.12, 0.12, 0.08, 0.06, 0.06, 0.08]),
-        owner=np.where(gone, owners + 1, dice.integers(owners, size=accounts)), owners=owners, joined=_joined(clock, dice, accounts),
+        owner=np.where(gone, owners + 1, dice.integers(owners, size=accounts)), owners=owners,
+        joined=_joined(clock, dice, accounts),
         term=_term(DIALS[difficulty], segment, dice), plan=np.minimum(2, segment // 2 + (dice.random(accounts) < 0.35)),
         seats=np.maximum(2, seats).astype(int),
         temper=dice.standard_normal(accounts), appetite=dice.standard_normal(accounts),
@@ -174,6 +175,11 @@ def labels(prefix: str, count: int) -> Array:
 def seconds(count: Array) -> Array:
     """Spans of time, cut to whole seconds."""
     return np.asarray(count).astype("timedelta64[s]")
+
+
+def since(start: Array, end: Array | np.datetime64) -> Array:
+    """Days from `start` to `end`, as floats."""
+    return np.asarray((end - start).astype("timedelta64[s]").astype(float) / 86400)
 
 
 def days(count: Array) -> Array:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from churnkit.learning.targets import CHURN
-from churnkit.learning.training import training_set
+from churnkit.learning.training import train, training_set
 
 
 def made(entities=300, months=20, seed=3, strength=1.2, target=CHURN, extra=0, rate=-2.2):
@@ -47,3 +49,28 @@ def book():
 def rows(book):
     """The training set of the book."""
     return training_set(CHURN, *book)
+
+
+@pytest.fixture(scope="session")
+def trained(rows):
+    """One training run on the book."""
+    return train(CHURN, rows)
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory):
+    """A tracking database after its migrations, which take ten seconds; tests copy it."""
+    from churnkit.learning.registry import Registry
+
+    file = tmp_path_factory.mktemp("mlflow") / "template.db"
+    Registry(f"sqlite:///{file}", file.parent / "artifacts")
+    return file
+
+
+@pytest.fixture
+def registry(empty_mlflow, tmp_path):
+    """A registry of its own for each test."""
+    from churnkit.learning.registry import Registry
+
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    return Registry(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts")

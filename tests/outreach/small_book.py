@@ -1,12 +1,7 @@
-"""A small book of accounts, scores and tasks for this room's tests."""
-
-import datetime as dt
+"""A small book of accounts, and scores, for this room's tests."""
 
 import pandas as pd
-
-from churnkit.outreach.task import Task, task_key
-
-AT = dt.datetime(2026, 11, 1, 6, tzinfo=dt.UTC)
+from small_tasks import AT
 
 
 def ago(days):
@@ -34,13 +29,3 @@ def scores(probabilities, target="churn", value=9600.0, skill=True):
         {"entity_id": entity, "account_id": entity.split("/")[0], "cutoff": pd.Timestamp(AT), "target": target,
          "probability": p, "percentile": p, "band": "high", "value": value, "currency": "EUR", "model_version": "v3",
          "data_hash": "h", "skill": skill} for entity, p in probabilities.items()])
-
-
-def task(n=0, **changes):
-    account = f"A{n:02d}"
-    values = {
-        "key": task_key(account, "save_call", "2026-11-01"), "target": "churn", "play": "save_call",
-        "episode": "2026-11-01", "opened_by": "model", "account_id": account, "type": "call",
-        "title": f"Call {account}", "body": "Why: use halved.", "priority": "high", "due": dt.date(2026, 11, 6),
-        "owner": "ann@us.example", "score": 0.4, "scored_at": AT.isoformat(), "value": 9600.0, "currency": "EUR"}
-    return Task(**{**values, **changes})

@@ -8,7 +8,7 @@ import textwrap
 import time
 
 import pytest
-from small_book import AT, task
+from small_tasks import AT, task
 
 from churnkit.outreach.crm.files import FilesCrm
 from churnkit.outreach.outbox import Outbox
@@ -18,7 +18,7 @@ JOB = textwrap.dedent("""
     import sys
     from pathlib import Path
     sys.path.insert(0, sys.argv[2])
-    from small_book import AT, task
+    from small_tasks import AT, task
     from churnkit.outreach.crm.files import FilesCrm
     from churnkit.outreach.outbox import Outbox
     from churnkit.outreach.sync import sync

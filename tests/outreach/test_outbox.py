@@ -1,12 +1,13 @@
 """The outbox on SQLite and PostgreSQL: kept once, never reopened, audited, and of one version."""
 
 import datetime as dt
-import multiprocessing
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 import sqlalchemy as sa
-from small_book import AT, task
+from small_tasks import AT, task
 
 from churnkit.errors import OutreachError
 from churnkit.outreach import ledger
@@ -114,21 +115,22 @@ def test_audit_is_a_chain(outbox, url):
         outbox.verify_audit()
 
 
-def _write(url, start):
-    box = Outbox(url)
-    for n in range(start, start + 15):
-        box.put([task(n), task(99)], at=AT)
-    box.close()
+WRITER = """
+import sys
+sys.path.insert(0, sys.argv[3])
+from small_tasks import AT, task
+from churnkit.outreach.outbox import Outbox
+box = Outbox(sys.argv[1])
+for n in range(int(sys.argv[2]), int(sys.argv[2]) + 15):
+    box.put([task(n), task(99)], at=AT)
+"""
 
 
-def test_two_writers_lose_nothing(outbox, url):
+def test_two_writers_lose_nothing(outbox, url, request):
     """Two processes at once: every task is there once, and the chain holds."""
-    workers = [multiprocessing.get_context("spawn").Process(target=_write, args=(url, start)) for start in (0, 15)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    commands = [[sys.executable, "-c", WRITER, url, start, str(request.path.parent)] for start in ("0", "15")]
+    writers = [subprocess.Popen(command) for command in commands]
+    assert [writer.wait(60) for writer in writers] == [0, 0]
     assert len(outbox.tasks()) == len(outbox.pending()) == outbox.verify_audit() == 31
 
 

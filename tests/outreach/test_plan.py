@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_book import AT, ago, frames, scores
+from small_book import ago, frames, scores
+from small_tasks import AT
 
 from churnkit.errors import OutreachError
 from churnkit.outreach.plan import plan

@@ -4,7 +4,8 @@ import datetime as dt
 
 import pandas as pd
 import pytest
-from small_book import AT, ago, frames
+from small_book import ago, frames
+from small_tasks import AT
 
 from churnkit.outreach.policy import Policy
 from churnkit.outreach.rules import find_signals
@@ -70,7 +71,8 @@ def test_surveys(kind, score, signal):
 ])
 def test_payments(values, holds):
     """An unpaid invoice counts once a collection failed or it is long overdue; a later count is not known yet."""
-    row = {"invoice_id": "I1", "account_id": "A01", "issued_at": ago(30), "due_at": ago(3), "known_at": ago(30)} | values
+    row = {"invoice_id": "I1", "account_id": "A01", "issued_at": ago(30), "due_at": ago(3), "known_at": ago(30)}
+    row |= values
     assert [one[1] for one in found(invoices=[row])] == (["failed_payment"] if holds else [])
 
 

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_book import AT, task
+from small_tasks import AT, task
 
 from churnkit.errors import BusyError, OutreachError, SettingsError
 from churnkit.outreach import ledger

@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from churnkit import jobs, setup
+from churnkit import jobs
+from churnkit.jobs import setup
 from churnkit.cutoffs import moment
 from churnkit.settings import load
 

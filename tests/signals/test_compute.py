@@ -182,7 +182,7 @@ def test_contract_follows_spans_prices_and_notice():
         (before(-30), before(-1), None, 0),  # told after it
         (before(-30), None, None, 0),  # known when it happens
         (before(-30), LONG_AGO, None, 0),  # a billing period's own end
-        (before(-30), before(1), before(-30), 0),  # something follows, and is known already
+        (before(-30), before(1), before(2), 0),  # something else runs on
         (None, None, None, 0),
     ],
 )
@@ -191,7 +191,7 @@ def test_notice_is_an_end_that_was_told_and_nothing_follows(ended, told, follows
     spans = [{"account_id": "A", "started_at": LONG_AGO, "ended_at": ended, "end_recorded_at": told,
               "recorded_at": LONG_AGO}]
     if follows:
-        spans.append({"account_id": "A", "started_at": follows, "recorded_at": before(2)})
+        spans.append({"account_id": "A", "started_at": follows, "recorded_at": follows})
     frame = pd.DataFrame(spans, columns=["account_id", "started_at", "ended_at", "end_recorded_at", "recorded_at"])
     assert notice == one(book({"invalid": "drop"}, subscriptions=frame))["notice_given"]
 

@@ -15,13 +15,15 @@ from churnkit.settings import Settings, TableMap, from_mapping
 from churnkit.signals.sources import locate
 from churnkit.signals.tables import read_tables
 
-ROWS = pd.DataFrame({"account_id": ["007", "A2"], "created_at": ["2024-01-01", "2024-02-01"], "name": ["Ann, Inc.", 'the "B"']})
-USAGE = "account_id,occurred_at,event\n007,2024-03-01,open\n"
+ROWS = pd.DataFrame(
+    {"account_id": ["007", "A2"], "created_at": ["2024-01-01", "2024-02-01"], "name": ["Ann, Inc.", 'the "B"']}
+)
+SURVEYS = "account_id,responded_at,kind,score\n"
 
 
 def read(root, **accounts):
     """The accounts of a workspace whose accounts are mapped so."""
-    (root / "usage_events.csv").write_text(USAGE)
+    (root / "surveys.csv").write_text(SURVEYS)
     return read_tables(from_mapping({"raw": ".", "tables": {"accounts": accounts}}, root=root))["accounts"]
 
 
@@ -42,7 +44,7 @@ def write(root, kind):
     elif kind == "partitioned folder":
         for place in (0, 1):
             (root / "parts" / f"year=202{place}").mkdir(parents=True)
-            ROWS[place:place + 1].to_parquet(root / "parts" / f"year=202{place}" / "p.parquet")
+            ROWS[place : place + 1].to_parquet(root / "parts" / f"year=202{place}" / "p.parquet")
         return {"source": "parts"}
     elif kind == "duckdb":
         with duckdb.connect(str(root / "a.db")) as con:
@@ -57,21 +59,35 @@ def write(root, kind):
     return {"source": next(file.name for file in sorted(root.iterdir()) if file.name.startswith("a."))}
 
 
-@pytest.mark.parametrize("kind", ["parquet", "semicolons", "tabs with BOM", "gzip", "glob", "partitioned folder", "duckdb",
-                                  "sqlite", "sqlite url"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "parquet",
+        "semicolons",
+        "tabs with BOM",
+        "gzip",
+        "glob",
+        "partitioned folder",
+        "duckdb",
+        "sqlite",
+        "sqlite url",
+    ],
+)
 def test_every_kind_of_source_gives_the_same_rows(kind, tmp_path):
     """Ids stay text, quotes and delimiters in texts survive."""
     found = read(tmp_path, **write(tmp_path, kind))
     assert ROWS["account_id"].tolist() == found["account_id"].tolist()
     assert ROWS["name"].tolist() == found["name"].tolist()
-    assert [dt.datetime(2024, 1, 1, tzinfo=dt.UTC), dt.datetime(2024, 2, 1, tzinfo=dt.UTC)] == found["created_at"].tolist()
+    assert [dt.datetime(2024, 1, 1, tzinfo=dt.UTC), dt.datetime(2024, 2, 1, tzinfo=dt.UTC)] == found[
+        "created_at"
+    ].tolist()
 
 
 def test_a_source_may_be_named_by_the_environment(tmp_path, monkeypatch):
     """${NAME} is filled in."""
     monkeypatch.setenv("CHURNKIT_TEST_FILE", "a")
     write(tmp_path, "parquet")
-    assert 2 == len(read(tmp_path, source="${CHURNKIT_TEST_FILE}.parquet"))
+    assert len(read(tmp_path, source="${CHURNKIT_TEST_FILE}.parquet")) == 2
 
 
 def test_a_folder_with_brackets_in_its_name_is_no_pattern(tmp_path):
@@ -79,7 +95,7 @@ def test_a_folder_with_brackets_in_its_name_is_no_pattern(tmp_path):
     root = tmp_path / "w[1]"
     root.mkdir()
     write(root, "semicolons")
-    assert 2 == len(read(root, source="a.csv"))
+    assert len(read(root, source="a.csv")) == 2
 
 
 def test_findings_count_rows_per_file(tmp_path):
@@ -95,8 +111,8 @@ def test_files_of_a_glob_may_differ_in_columns(tmp_path):
     (tmp_path / "a1.csv").write_text("account_id,created_at,name\nA1,2024-01-01,x\n")
     (tmp_path / "a2.csv").write_text("created_at,account_id\n2024-01-01,A2\n")
     found = read(tmp_path, source="a?.csv")
-    assert ["A1", "A2"] == found["account_id"].tolist()
-    assert ["x", None] == found["name"].tolist()
+    assert found["account_id"].tolist() == ["A1", "A2"]
+    assert found["name"].tolist() == ["x", None]
 
 
 def test_locate_finds_files_and_folders(tmp_path):
@@ -105,7 +121,7 @@ def test_locate_finds_files_and_folders(tmp_path):
     (tmp_path / "raw").mkdir()
     assert locate("accounts", settings) is None
     (tmp_path / "raw" / "accounts.csv.gz").write_bytes(b"")
-    assert "raw/accounts.csv.gz" == locate("accounts", settings)
+    assert locate("accounts", settings) == "raw/accounts.csv.gz"
 
 
 def test_rows_keep_the_order_of_a_large_file(tmp_path):

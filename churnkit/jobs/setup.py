@@ -13,12 +13,13 @@ from pathlib import Path
 from churnkit import jobs
 from churnkit.cutoffs import moment
 from churnkit.errors import ChurnkitError, SettingsError
-from churnkit.jobs import Report
+from churnkit.jobs.report import Report
+from churnkit.jobs.workspace import open_outbox, workspace
 from churnkit.settings import FILE, Settings, load
 
 log = logging.getLogger("churnkit")
 
-_HERE = Path(__file__).parent / "workspace"
+_HERE = Path(__file__).parent.parent / "workspace"
 _MARK = ".churnkit-demo"
 DEMO_AT = moment("2026-11-01")
 
@@ -90,8 +91,8 @@ def simulate(folder: Path, *, accounts: int = 2000, months: int = 24, seed: int 
                 difficulty=difficulty)
     init(folder, settings=f'name = "A simulated book"\n{book.toml}')
     rows = [{"table": name, "rows": count} for name, count in book.rows.items()]
-    return Report("simulate", rows, [f"Try it: churnkit run {folder} --at {end:%Y-%m-%d}"],
-                  {"folder": str(folder), "rows": dict(book.rows)})
+    return Report("simulate", rows=rows, notes=[f"Try it: churnkit run {folder} --at {end:%Y-%m-%d}"],
+                  data={"folder": str(folder), "rows": dict(book.rows)})
 
 
 def demo(folder: Path, accounts: int = 1500) -> Report:
@@ -120,11 +121,11 @@ def doctor(folder: Path) -> Report:
         settings = load(folder)
         rows += [_look("policy", lambda: _policy(settings)),
                  _look("state is writable", lambda: _writable(settings.state)),
-                 _look("outbox", lambda: f"{len(jobs.open_outbox(settings).open_tasks())} open tasks"),
+                 _look("outbox", lambda: f"{len(open_outbox(settings).open_tasks())} open tasks"),
                  _look("feature repo", lambda: str(_feature_repo(settings)))]
     bad = [row for row in rows if not row["ok"]]
     notes = [f"{row['what']}: {row['found']}" for row in bad]
-    return Report("doctor", rows, notes, {"checks": rows}, code=1 if bad else 0)
+    return Report("doctor", rows=rows, notes=notes, data={"checks": rows}, code=1 if bad else 0)
 
 
 def _look(what: str, call: object) -> dict[str, object]:
@@ -166,7 +167,8 @@ def upgrade(folder: Path, at: dt.datetime) -> Report:
     from churnkit.outreach import ledger
     from churnkit.signals import partitions
 
-    with jobs.workspace(folder) as settings:
-        copies = [ledger.upgrade(settings.url(settings.outbox), at), partitions.upgrade(settings.path(settings.store) / "data")]
+    with workspace(folder) as settings:
+        copies = [ledger.upgrade(settings.url(settings.outbox), at),
+                  partitions.upgrade(settings.path(settings.store) / "data")]
     notes = [f"Brought up to date; the old one is kept as {copy}" for copy in copies if copy is not None]
     return Report("upgrade", notes=notes or ["Everything is up to date."], data={"changed": notes})

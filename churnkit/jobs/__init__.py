@@ -1,0 +1,124 @@
+"""One function per station: open the workspace, read, call, write, and say what was done.
+
+A CRM job runs `sync` from here and must not pay for pandas, Feast or MLflow: heavy rooms are imported where they are
+used.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from pathlib import Path
+
+from churnkit.errors import FeatureError
+from churnkit.jobs import act, learn
+from churnkit.jobs.report import HELD_BACK, Report
+from churnkit.jobs.workspace import entities, load_day, open_outbox, open_registry, open_store, read, targets, workspace
+
+__all__ = ["Report", "check", "explain", "features", "impact", "plan", "run", "score", "sync", "train", "workspace"]
+
+
+def check(folder: Path, at: dt.datetime) -> Report:
+    """What was found, what is missing, how far each feed reaches, and whether the data suffice for each target."""
+    from churnkit.learning.sufficiency import verdict
+    from churnkit.watch import check as look
+
+    with workspace(folder) as settings:
+        tables = read(settings, at)
+        found = look(tables, at)
+        verdicts = [verdict(target, tables, settings, at) for target in targets(settings, tables)]
+    notes = [*found.lines(), *(sentence for one in verdicts for sentence in one.sentences())]
+    rows = [*found.rows(), *(row for one in verdicts for row in one.rows())]
+    data = {**found.to_dict(), "verdicts": [one.to_dict() for one in verdicts]}
+    return Report("check", rows=rows, notes=notes, data=data, code=0 if found.ok else HELD_BACK)
+
+
+def features(folder: Path, at: dt.datetime, *, start: dt.datetime | None = None,
+             restate: bool = False) -> Report:
+    """Features of every account and asset at `at`; with `start`, also at the training grid's cutoffs from there on."""
+    with workspace(folder) as settings:
+        tables = read(settings, at)
+        store = open_store(settings)
+        cutoffs = [*(learn.grid(settings.training.every, start, at) if start else []), at]
+        rows = [learn.ensure(tables, store, entity, cutoffs, restate=restate) for entity in entities(tables)]
+        store.materialize(at, *targets(settings, tables))
+    return Report("features", rows=rows, data={"at": at.isoformat(), "features": rows})
+
+
+def train(folder: Path, at: dt.datetime, names: Sequence[str] = ()) -> Report:
+    """One new version of each target's model, from all matured history; says whether its skill is proven."""
+    with workspace(folder) as settings:
+        tables = read(settings, at)
+        rows, notes = learn.train_all(settings, tables, at, names)
+    return Report("train", rows=rows, notes=notes, data={"at": at.isoformat(), "models": rows})
+
+
+def score(folder: Path, at: dt.datetime) -> Report:
+    """Scores and reasons of everybody at `at`, by each target's champion."""
+    with workspace(folder) as settings:
+        rows, notes = learn.score_all(settings, read(settings, at), at)
+    return Report("score", rows=rows, notes=notes, data={"at": at.isoformat(), "scores": rows})
+
+
+def plan(folder: Path, at: dt.datetime, *, dry_run: bool = False) -> Report:
+    """Tasks for account managers from the scores and signals at `at`, into the outbox; a dry run writes nothing."""
+    with workspace(folder) as settings:
+        return act.plan(settings, read(settings, at), at, dry_run=dry_run)
+
+
+def sync(folder: Path, at: dt.datetime, *, dry_run: bool = False) -> Report:
+    """What is pending goes to the CRM, and what people answered comes back as the raw table outreach_outcomes."""
+    with workspace(folder) as settings:
+        return act.sync(settings, at, dry_run=dry_run)
+
+
+def explain(folder: Path, entity: str, at: dt.datetime) -> Report:
+    """Why an account or asset scores as it does at `at`, and which tasks it has.
+
+    Raises:
+        FeatureError: If it was not scored at `at`; says what to run.
+    """
+    with workspace(folder) as settings:
+        scores, reasons = load_day(settings, "scores", at), load_day(settings, "reasons", at)
+        mine = None if scores is None else scores[(scores["entity_id"] == entity) | (scores["account_id"] == entity)]
+        if mine is None or mine.empty or reasons is None:
+            raise FeatureError(f"'{entity}' has no score at {at:%Y-%m-%d}. Check the id, or score that day first: "
+                               f"churnkit score {folder} --at {at:%Y-%m-%d}")
+        tasks = [task for task in open_outbox(settings).open_tasks() if task.account_id in set(mine["account_id"])]
+    notes = [f"{row.target}: {row.probability:.1%} ({row.band}), {row.value:,.0f} {row.currency} at stake, by "
+             f"{row.model_version}"
+             + ("" if row.skill else "; this model has no proven skill") for row in mine.itertuples()]
+    notes += [f"open task, due {task.due}: {task.title}" for task in tasks if not task.ghost]
+    why = reasons[reasons["entity_id"].isin(mine["entity_id"])]
+    columns = ["entity_id", "target", "rank", "direction", "points", "phrase"]
+    rows = [dict(zip(columns, row, strict=True)) for row in why[columns].itertuples(index=False)]
+    data = {"scores": mine.to_dict("records"), "reasons": why.to_dict("records"),
+            "tasks": [task.to_dict() for task in tasks]}
+    return Report("explain", rows=rows, notes=notes, data=data)
+
+
+def impact(folder: Path, at: dt.datetime) -> Report:
+    """Tasks counted by play, status and control, as of `at`."""
+    from churnkit.outreach.impact import counts
+
+    with workspace(folder) as settings:
+        rows = counts(open_outbox(settings))
+    return Report("impact", rows=rows, data={"at": at.isoformat(), "counts": rows})
+
+
+def run(folder: Path, at: dt.datetime) -> Report:
+    """All of a day's stations: features, a first training where there is no model yet, scores, plan, sync."""
+    with workspace(folder) as settings:
+        tables = read(settings, at)
+        registry = open_registry(settings)
+        untrained = [target.name for target in targets(settings, tables) if registry.champion(target.name) is None]
+        trained, notes = learn.train_all(settings, tables, at, untrained) if untrained else ([], [])
+        store = open_store(settings)
+        for entity in entities(tables):
+            learn.ensure(tables, store, entity, [at])
+        scored, more = learn.score_all(settings, tables, at)
+        planned = act.plan(settings, tables, at, dry_run=False)
+        synced = act.sync(settings, at, dry_run=False)
+    notes = [*notes, *more, *planned.notes, *synced.notes]
+    data = {"at": at.isoformat(), "models": trained, "scores": scored, "plan": planned.data, "sync": synced.data}
+    return Report("run", planned.texts, planned.rows, notes, data, code=planned.code or synced.code)

@@ -1,0 +1,182 @@
+"""What may happen to a task, each inside the caller's transaction and with its audit row."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from churnkit.errors import OutreachError
+from churnkit.outreach.ledger import outbox, outcomes, record, suppressions, tasks
+from churnkit.outreach.task import DISPOSITIONS, Task
+
+CLOSED = ("completed", "dismissed")
+CHUNK = 500
+"""How many keys a query names at most."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the outbox: what is to be done about a task in the CRM, and how far that has come.
+
+    `task` and `content_hash` are the task as it stands now, `sent_hash` and `remote_id` what the CRM holds.
+    """
+
+    id: int
+    key: str
+    action: str
+    state: str
+    attempts: int
+    why: str | None
+    task: Task
+    content_hash: str
+    sent_hash: str | None = None
+    remote_id: str | None = None
+    note: str = ""
+
+
+def entries(connection: sa.Connection, states: Sequence[str], after: int = 0, limit: int | None = None) -> list[Entry]:
+    """`Outbox.pending` inside a transaction: at most `limit` rows, those with an id above `after`."""
+    columns = (outbox.c.id, outbox.c.action, outbox.c.state, outbox.c.attempts, outbox.c.why)
+    query = sa.select(*columns, tasks).join(tasks, tasks.c.key == outbox.c.key).order_by(outbox.c.id).limit(limit)
+    query = query.where(outbox.c.state.in_(states), outbox.c.id > after)
+    return [Entry(row.id, row.key, row.action, row.state, row.attempts, row.why, as_task(row), row.content_hash,
+                  row.sent_hash, row.remote_id, row.note or "") for row in connection.execute(query)]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A person's answer as it came in; times as the database holds them."""
+
+    status: str
+    disposition: str | None
+    note: str | None
+    occurred_at: str
+    recorded_at: str
+    by: str = "crm"
+
+
+def answer(connection: sa.Connection, key: str, given: Answer) -> bool:
+    """`Outbox.record_outcome` inside a transaction."""
+    row = connection.execute(sa.select(tasks).where(tasks.c.key == key)).first()
+    if row is None:
+        raise OutreachError(f"There is no task '{key}' in the outbox. Look it up in the tasks' list.")
+    known = ("open", "in_progress", "snoozed", *CLOSED)
+    if given.status not in known:
+        raise OutreachError(f"Task {key}: the status '{given.status}' is not known. Use one of: {', '.join(known)}.")
+    fits = (*DISPOSITIONS.get(row.target, ()), *DISPOSITIONS["any"])
+    if given.disposition is not None and given.disposition not in fits:
+        raise OutreachError(f"Task {key}: the disposition '{given.disposition}' does not fit a {row.target} task. "
+                            f"Use one of: {', '.join(fits)}.")
+    before = {"status": row.status, "disposition": row.disposition, "note": row.note}
+    after = {"status": given.status, "disposition": given.disposition, "note": given.note}
+    still_open = row.closed_by == "churnkit" and given.status == "open"  # the CRM has not heard of the closing yet
+    if before == after or still_open:
+        return False
+    shut = given.status in CLOSED
+    connection.execute(tasks.update().where(tasks.c.key == key).values(
+        **after, updated_at=given.recorded_at, closed_at=given.occurred_at if shut else None,
+        closed_by=given.by if shut else None))
+    connection.execute(outcomes.insert().values(
+        key=key, account_id=row.account_id, play=row.play, occurred_at=given.occurred_at, **after,
+        recorded_at=max(given.recorded_at, given.occurred_at)))
+    record(connection, given.recorded_at, given.by, "outcome", [{"key": key, "before": before, "after": after}])
+    if given.disposition == "do_not_contact":
+        suppress(connection, row.account_id, "do_not_contact", given.occurred_at, None)
+    return True
+
+
+def dismiss(connection: sa.Connection, key: str, when: str, why: str) -> None:
+    """Closes a task in churnkit's own name, unless it is closed already."""
+    connection.execute(tasks.update().where(tasks.c.key == key, tasks.c.status.not_in(CLOSED)).values(
+        status="dismissed", note=why, closed_at=when, closed_by="churnkit", updated_at=when))
+
+
+def suppressed(connection: sa.Connection, when: str) -> dict[str, str]:
+    """`Outbox.suppressed` inside a transaction."""
+    lasting = sa.or_(suppressions.c.until.is_(None), suppressions.c.until > when)
+    rows = connection.execute(sa.select(suppressions).where(suppressions.c.starts_at <= when, lasting))
+    return {row.account_id: row.reason for row in rows}
+
+
+def queue(connection: sa.Connection, key: str, action: str, content_hash: str, when: str) -> None:
+    """One outbox row for what is to be sent about a task; one that waits already is brought up to date."""
+    waiting = outbox.update().where(outbox.c.key == key, outbox.c.state == "pending").values(
+        content_hash=content_hash, updated_at=when)
+    if action == "close":
+        waiting = waiting.values(action="close")
+    if connection.execute(waiting).rowcount == 0:
+        connection.execute(outbox.insert().values(
+            key=key, action=action, state="pending", attempts=0, content_hash=content_hash, created_at=when,
+            updated_at=when))
+
+
+def insert(connection: sa.Connection, new: Sequence[Task], when: str, run: str | None) -> None:
+    """Keeps new tasks, and queues those that are no ghosts."""
+    rows = [{"key": task.key, "account_id": task.account_id, "play": task.play, "target": task.target,
+             "status": task.status, "disposition": task.disposition, "owner": task.owner, "due": task.due.isoformat(),
+             "ghost": task.ghost, "run": run, "created_at": when, "updated_at": when,
+             "content": json.dumps(task.to_dict(), sort_keys=True), "content_hash": task.content_hash()}
+            for task in new]
+    queued = [{"key": task.key, "action": "create", "state": "pending", "attempts": 0,
+               "content_hash": task.content_hash(), "created_at": when, "updated_at": when}
+              for task in new if not task.ghost]
+    if rows:
+        connection.execute(tasks.insert(), rows)
+    if queued:
+        connection.execute(outbox.insert(), queued)
+
+
+def change(connection: sa.Connection, changed: Sequence[Task], when: str) -> None:
+    """Takes over new content, and queues it."""
+    for task in changed:
+        connection.execute(tasks.update().where(tasks.c.key == task.key).values(
+            content=json.dumps(task.to_dict(), sort_keys=True), content_hash=task.content_hash(), updated_at=when))
+        if not task.ghost:
+            queue(connection, task.key, "update", task.content_hash(), when)
+
+
+def shut(connection: sa.Connection, keys: Sequence[str], when: str, why: str, actor: str) -> list[str]:
+    """Closes the untouched ones among these tasks; returns their keys."""
+    shut: list[str] = []
+    for chunk in chunks(keys):
+        rows = connection.execute(sa.select(tasks).where(tasks.c.key.in_(chunk), tasks.c.status == "open")).all()
+        for row in rows:
+            dismiss(connection, row.key, when, why)
+            sent = row.remote_id is not None or connection.scalar(sa.select(sa.func.count()).where(
+                outbox.c.key == row.key, outbox.c.state.in_(("in_flight", "ambiguous", "confirmed"))))
+            if sent:
+                queue(connection, row.key, "close", row.content_hash, when)
+            else:
+                connection.execute(outbox.update().where(outbox.c.key == row.key, outbox.c.state == "pending").values(
+                    state="dead", why=why, updated_at=when))
+            shut.append(row.key)
+        record(connection, when, actor, "close", [
+            {"key": row.key, "before": {"status": row.status}, "after": {"status": "dismissed", "note": why}}
+            for row in rows])
+    return shut
+
+
+def suppress(connection: sa.Connection, account_id: str, reason: str, starts_at: str, until: str | None) -> None:
+    """Leaves an account in peace from then on."""
+    connection.execute(suppressions.delete().where(suppressions.c.account_id == account_id))
+    connection.execute(suppressions.insert().values(
+        account_id=account_id, reason=reason, starts_at=starts_at, until=until))
+    record(connection, starts_at, "churnkit", "suppress", [
+        {"key": None, "before": None, "after": {"account_id": account_id, "reason": reason, "until": until}}])
+
+
+def as_task(row: Any) -> Task:
+    """The task as it stands: churnkit's content, and what people changed."""
+    task = Task.from_dict(json.loads(row.content))
+    return replace(task, status=row.status, disposition=row.disposition, owner=row.owner or task.owner,
+                   due=dt.date.fromisoformat(row.due) if row.due else task.due)
+
+
+def chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The keys, a query's worth at a time."""
+    return (keys[start:start + CHUNK] for start in range(0, len(keys), CHUNK))

@@ -1,0 +1,261 @@
+"""Sending: what waits goes to the CRM in batches, each task once whatever breaks."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import sqlalchemy as sa
+
+from churnkit.outreach.crm.base import Crm, CrmDownError, CrmRefusedError, CrmUnsureError, Item, Remote, Result
+from churnkit.outreach.lease import Lease
+from churnkit.outreach.ledger import outbox as rows_of
+from churnkit.outreach.ledger import record, stamp, tasks, writing
+from churnkit.outreach.moves import CLOSED, Entry, dismiss, entries, suppressed
+from churnkit.outreach.outbox import Outbox
+
+T = TypeVar("T")
+
+ROUNDS = 4
+"""How often one run tries again what failed for a passing reason."""
+GIVE_UP = 20
+"""After so many attempts a row is dead: a person must look at it."""
+CHUNK = 500
+
+
+class Clock(Protocol):
+    """The wall clock, for leases and waits alone; tests turn it."""
+
+    def now(self) -> dt.datetime:
+        """The moment, in UTC."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Waits."""
+        ...
+
+
+@dataclass
+class SyncReport:
+    """What one run did, by number of tasks; `problems` are for a person, `differences` are a dry run's table."""
+
+    where: str = ""
+    created: int = 0
+    updated: int = 0
+    closed: int = 0
+    adopted: int = 0
+    unchanged: int = 0
+    answers: int = 0
+    edits: int = 0
+    refused: int = 0
+    withheld: int = 0
+    again: int = 0
+    problems: list[str] = field(default_factory=list)
+    differences: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def writes(self) -> int:
+        """How many tasks were written in the CRM."""
+        return self.created + self.updated + self.closed
+
+
+@dataclass
+class Run:
+    """One run's belongings."""
+
+    box: Outbox
+    crm: Crm
+    at: dt.datetime
+    clock: Clock
+    lease: Lease
+    report: SyncReport
+
+    @property
+    def when(self) -> str:
+        """The run's moment, as the database holds it."""
+        return stamp(self.at)
+
+
+class Enough(Exception):  # noqa: N818 -- no error: the run ends in order, the rest waits for the next one
+    """The CRM wants no more for now."""
+
+
+def patiently(run: Run, step: Callable[[], None]) -> None:
+    """Runs a step, again after a pause where the CRM is down; after a few times the rest waits for the next run."""
+    for attempt in range(ROUNDS):
+        try:
+            step()
+        except CrmDownError as down:
+            if not down.today or attempt == ROUNDS - 1:
+                run.report.problems.append(f"{down} What is left waits for the next run.")
+                raise Enough from None
+            pause(run, attempt, down.wait)
+        else:
+            return
+
+
+def pause(run: Run, attempt: int, wait: float | None = None) -> None:
+    """Waits as long as the CRM asked for, else longer each time, and never quite alike."""
+    jitter = random.uniform(0.5, 1.5)  # noqa: S311 -- spreads retries, hides nothing
+    run.clock.sleep(min(2.0**attempt * jitter if wait is None else wait, 60.0))
+
+
+def settle_doubts(run: Run) -> None:
+    """What was sent without a clear reply is looked up by key: found, it is adopted; not found, it is sent again."""
+    for batch in batches(run.box.pending(("in_flight", "ambiguous")), run.crm.capabilities.batch):
+        found = run.crm.find([entry.key for entry in batch])
+        marks = []
+        for entry in batch:
+            remote = found.get(entry.key)
+            if remote is None:
+                marks.append(_Mark(entry, "pending", "not in the CRM"))
+                continue
+            done = arrived(entry, remote)
+            run.report.adopted += done
+            marks.append(_Mark(entry, "confirmed" if done else "pending", "found in the CRM", remote,
+                               entry.content_hash if done else remote.content_hash))
+        _keep(run, marks)
+
+
+def arrived(entry: Entry, remote: Remote) -> bool:
+    """Whether the CRM's copy shows that the write was done."""
+    if entry.action == "close":
+        return remote.status != "open"
+    if remote.content_hash is None:
+        return entry.action == "create"
+    return remote.content_hash == entry.content_hash
+
+
+def push(run: Run) -> None:
+    """Sends what is pending, batch by batch, the oldest first; then, a few times, what did not go through."""
+    for attempt in range(ROUNDS):
+        settle_doubts(run)
+        last = 0
+        while True:
+            batch, last = _claim(run, last)
+            if last < 0:
+                break
+            _send(run, [entry for entry in batch if entry.remote_id is None], run.crm.create)
+            _send(run, [entry for entry in batch if entry.remote_id is not None], run.crm.update)
+        if attempt == ROUNDS - 1 or not run.box.pending():
+            return
+        pause(run, attempt)
+
+
+def _send(run: Run, batch: Sequence[Entry], write: Callable[[Sequence[Item]], Sequence[Result]]) -> None:
+    """Writes a batch; one that is refused as a whole is halved until the bad row stands alone."""
+    if not batch:
+        return
+    items = [Item(entry.task, entry.content_hash, entry.remote_id, entry.note if entry.action == "close" else "")
+             for entry in batch]
+    try:
+        results = write(items)
+    except CrmDownError as down:
+        _keep(run, [_Mark(entry, "pending", str(down)) for entry in batch])
+        raise
+    except CrmUnsureError as unsure:
+        _keep(run, [_Mark(entry, "ambiguous", str(unsure)) for entry in batch])
+        return
+    except CrmRefusedError as refused:
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            _send(run, batch[:middle], write)
+            _send(run, batch[middle:], write)
+            return
+        results = [Result(batch[0].key, "refused", why=str(refused))]
+    said = {result.key: result for result in results}
+    _keep(run, [_became(run, entry, said.get(entry.key)) for entry in batch])
+
+
+def _became(run: Run, entry: Entry, result: Result | None) -> _Mark:
+    """What a result means for its row, counted in the report."""
+    if result is None:
+        return _Mark(entry, "ambiguous", "the CRM did not say what became of it")
+    if result.state == "again":
+        return _Mark(entry, "pending", result.why)
+    if result.state == "refused":
+        run.report.refused += 1
+        return _Mark(entry, "rejected", result.why)
+    run.report.closed += entry.action == "close"
+    run.report.created += entry.action != "close" and entry.remote_id is None
+    run.report.updated += entry.action != "close" and entry.remote_id is not None
+    return _Mark(entry, "confirmed", None, result.remote or Remote(entry.key, entry.key, ""), entry.content_hash)
+
+
+def _claim(run: Run, after: int) -> tuple[list[Entry], int]:
+    """The next batch, marked as being under way, and the last row looked at; below 0 where there is none.
+
+    What must not be sent any more is taken out of the queue.
+    """
+    claimed: dict[str, Entry] = {}
+    marks: list[_Mark] = []
+    with writing(run.box.engine) as connection:
+        run.lease.renew(connection)
+        waiting = entries(connection, ("pending",), after, run.crm.capabilities.batch)
+        quiet = suppressed(connection, run.when)
+        for entry in waiting:
+            if entry.remote_id is None and (entry.task.account_id in quiet or entry.task.status in CLOSED):
+                why = f"not sent: {quiet.get(entry.task.account_id, 'it was closed before it was sent')}"
+                run.report.withheld += 1
+                marks.append(_Mark(entry, "dead", why))
+                dismiss(connection, entry.key, run.when, why)
+            elif entry.key in claimed:
+                continue  # an earlier row of the same task is on its way; this one's turn comes in the next round
+            elif entry.action != "close" and entry.sent_hash == entry.content_hash:
+                run.report.unchanged += 1
+                marks.append(_Mark(entry, "confirmed", "nothing had changed"))
+            elif entry.attempts >= GIVE_UP:
+                run.report.refused += 1
+                marks.append(_Mark(entry, "dead", f"given up after {entry.attempts} attempts: {entry.why}"))
+            else:
+                marks.append(_Mark(entry, "in_flight", None))
+                claimed[entry.key] = entry
+        _write_marks(run, connection, marks)
+    return list(claimed.values()), waiting[-1].id if waiting else -1
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """A row's new state, why, and, where the CRM showed the task, what it holds."""
+
+    entry: Entry
+    state: str
+    why: str | None
+    remote: Remote | None = None
+    sent_hash: str | None = None
+
+
+def _keep(run: Run, marks: Sequence[_Mark]) -> None:
+    """Writes down what became of a batch, in one transaction."""
+    with writing(run.box.engine) as connection:
+        run.lease.renew(connection)
+        _write_marks(run, connection, marks)
+
+
+def _write_marks(run: Run, connection: sa.Connection, marks: Sequence[_Mark]) -> None:
+    if not marks:
+        return
+    connection.execute(
+        rows_of.update().where(rows_of.c.id == sa.bindparam("_id")).values(
+            state=sa.bindparam("_state"), why=sa.bindparam("_why"), attempts=sa.bindparam("_attempts"),
+            updated_at=run.when),
+        [{"_id": mark.entry.id, "_state": mark.state, "_why": mark.why,
+          "_attempts": mark.entry.attempts + (mark.entry.state == "pending")} for mark in marks])
+    seen = [{"_key": mark.entry.key, "_remote": mark.remote.remote_id or mark.entry.key, "_sent": mark.sent_hash,
+             "_version": mark.remote.version} for mark in marks if mark.remote]
+    if seen:
+        connection.execute(
+            tasks.update().where(tasks.c.key == sa.bindparam("_key")).values(
+                remote_id=sa.bindparam("_remote"), remote_version=sa.bindparam("_version"),
+                sent_hash=sa.bindparam("_sent")), seen)
+    record(connection, run.when, f"sync:{run.crm.name}", "", [
+        {"what": mark.state, "key": mark.entry.key, "before": {"state": mark.entry.state}, "after": {
+            "action": mark.entry.action, "content_hash": mark.entry.content_hash, "why": mark.why}} for mark in marks])
+
+
+def batches(all_: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """A sequence, some at a time."""
+    return (all_[start:start + size] for start in range(0, len(all_), size))

@@ -1,0 +1,154 @@
+"""The whole line, end to end, on one small simulated book: what a user runs, run as a user would."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from churnkit import jobs
+from churnkit.cli import app
+from churnkit.cutoffs import moment
+from churnkit.jobs import setup
+from churnkit.outreach.outbox import Outbox
+
+AT = "2026-11-01"
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> tuple[Path, jobs.Report]:
+    """A small simulated workspace after its first day, and what that day said."""
+    folder = tmp_path_factory.mktemp("flow") / "book"
+    setup.simulate(folder, accounts=250, months=14, seed=3)
+    return folder, jobs.run(folder, moment(AT))
+
+
+def invoke(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    return result.exit_code, result.output
+
+
+def test_the_day_ends_with_tasks_a_person_can_read(done):
+    """Each task names its account in words and says what opened it."""
+    _, report = done
+    tasks = report.data["plan"]["tasks"]
+    assert tasks
+    for task in tasks:
+        assert task["title"]
+        assert "Suggested by" in task["body"]
+        assert len(task["body"].split()) <= 220
+
+
+def test_every_target_says_what_it_can(done):
+    """Each of the three was trained, or says why not; without skill there is no model-driven task."""
+    _, report = done
+    models = {row["target"]: row for row in report.data["models"]}
+    assert set(models) == {"churn", "expansion", "maintenance"}
+    unskilled = {name for name, row in models.items() if row["skill"] != "proven"}
+    assert [task for task in report.data["plan"]["tasks"]
+            if task["opened_by"] == "model" and task["target"] in unskilled] == []
+
+
+def test_a_second_run_of_the_day_adds_nothing(done):
+    """The same day again: no new task, no write in the CRM."""
+    folder, _ = done
+    outbox = Outbox(f"sqlite:///{folder / 'state' / 'outbox.db'}")
+    before = sorted(task.key for task in outbox.tasks())
+    again = jobs.run(folder, moment(AT))
+    assert again.data["models"] == []
+    assert again.data["plan"]["tasks"] == []
+    assert again.data["sync"]["created"] == again.data["sync"]["updated"] == 0
+    assert sorted(task.key for task in outbox.tasks()) == before
+
+
+def test_a_dry_plan_changes_nothing(done):
+    """`plan --dry-run` reports and leaves the outbox as it is."""
+    folder, _ = done
+    outbox = Outbox(f"sqlite:///{folder / 'state' / 'outbox.db'}")
+    before = [(task.key, task.status) for task in outbox.tasks()]
+    jobs.plan(folder, moment(AT), dry_run=True)
+    assert [(task.key, task.status) for task in outbox.tasks()] == before
+
+
+def test_answers_come_home_as_a_raw_table(done):
+    """A disposition written into the CRM's file becomes a row of outreach_outcomes."""
+    folder, _ = done
+    file = sorted((folder / "crm" / "tasks").glob("*.json"))[0]
+    task = json.loads(file.read_text())
+    file.write_text(json.dumps({**task, "status": "completed", "disposition": "no_response"}))
+    jobs.sync(folder, moment("2026-11-02"))
+    rows = pd.read_csv(folder / "data" / "raw" / "outreach_outcomes.csv", dtype=str)
+    mine = rows[rows["key"] == task["key"]]
+    assert mine["disposition"].tolist() == ["no_response"]
+    assert mine["account_id"].tolist() == [task["account_id"]]
+
+
+def test_explain_says_why(done):
+    """A scored account's reasons are told in words; an unknown one is an error that says what to run."""
+    folder, report = done
+    account = report.data["plan"]["tasks"][0]["account_id"]
+    code, shown = invoke("explain", account, str(folder), "--at", AT, "--json")
+    assert code == 0
+    assert {"lowers", "raises"} >= {reason["direction"] for reason in json.loads(shown.splitlines()[-1])["reasons"]}
+    code, shown = invoke("explain", "nobody", str(folder), "--at", AT)
+    assert code == 1
+    assert "churnkit score" in shown
+
+
+def test_check_gives_a_verdict_per_target(done):
+    """Feeds, missing tables and a verdict for each of the three."""
+    folder, _ = done
+    code, shown = invoke("check", str(folder), "--at", AT, "--json")
+    assert code in {0, 3}
+    assert [one["target"] for one in json.loads(shown.splitlines()[-1])["verdicts"]] == ["churn", "expansion", "maintenance"]
+
+
+def test_doctor_finds_a_healthy_workspace(done):
+    """Everything that doctor looks at is well, and an upgrade finds nothing to do."""
+    folder, _ = done
+    assert invoke("doctor", str(folder))[0] == 0
+    assert jobs.setup.upgrade(folder, moment(AT)).notes == ["Everything is up to date."]
+
+
+def test_the_online_store_answers_after_features(done):
+    """`features` brings the newest values of an account into the online store."""
+    from churnkit.learning.targets import CHURN
+    from churnkit.signals.store import Store
+
+    folder, report = done
+    jobs.features(folder, moment(AT))
+    account = report.data["plan"]["tasks"][0]["account_id"]
+    assert Store(folder / "features").online(account, CHURN)["cutoff"] == moment(AT)
+
+
+def test_a_run_refuses_to_run_beside_itself(done):
+    """While one process holds the workspace another ends with code 4 and says so."""
+    folder, _ = done
+    with jobs.workspace(folder):
+        code, shown = invoke("sync", str(folder), "--at", AT)
+    assert code == 4
+    assert "Wait until it ends" in shown
+
+
+@pytest.mark.parametrize("script", ["crm_sync.py", "monthly_impact.py"])
+def test_a_pipeline_runs_from_the_workspace_twice(done, script):
+    """The scripts that `init` lays down run for a workspace and a date, and again."""
+    folder, _ = done
+    for _ in range(2):
+        ended = subprocess.run([sys.executable, f"pipelines/{script}", ".", "--at", AT, "--json"], cwd=folder,
+                               capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+
+
+def test_demo_refuses_a_folder_with_other_things(tmp_path):
+    """A folder that holds anything but an earlier demo is left alone."""
+    (tmp_path / "mine.txt").write_text("mine")
+    code, shown = invoke("demo", str(tmp_path))
+    assert code == 1
+    assert "Name an empty folder" in shown
+    assert (tmp_path / "mine.txt").read_text() == "mine"
