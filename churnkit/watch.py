@@ -32,8 +32,8 @@ class Feed:
     """How one table stands at the time of the report.
 
     `first` and `last` are the rows' own times; `stale_days` is how far `last` lies behind `at`. `late_share` is the
-    share of rows recorded after their own time and `late_p99_hours` by how much (99 of 100 are no later); `grown`
-    counts rows that came into past days since an earlier run. `known_after_hours` is what the mapping should honestly say:
+    share of rows recorded after their own time, `late_p99_hours` by how much (99 of 100 are no later). `grown` counts
+    rows that came into past days since an earlier run. `known_after_hours` is what the mapping should honestly say:
     the settings' own where there is nothing to learn from.
     """
 

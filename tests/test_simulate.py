@@ -184,6 +184,13 @@ def test_a_dial_out_of_bounds_names_its_mend(tmp_path, dial, mend):
     assert not (tmp_path / "raw").exists()
 
 
+@pytest.mark.parametrize("accounts", [1, 3])
+def test_a_handful_of_accounts_still_makes_every_table(tmp_path, accounts):
+    """Some of them may be empty."""
+    book = simulate(tmp_path / "raw", accounts=accounts, months=6)
+    assert len(RAW_TABLES) - 1 == len(list(book.folder.iterdir()))
+
+
 def test_truth_that_is_not_there_is_named(tmp_path):
     """As is a target that is none."""
     with pytest.raises(DataError, match="Did you mean 'churn'"):

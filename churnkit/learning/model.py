@@ -107,11 +107,13 @@ class Model:
         Raises:
             ModelError: If a feature is missing; names the nearest.
         """
+        if features.empty:
+            return np.empty(0)
         return np.asarray(self.booster_.predict(self._matrix(features), raw_score=True, num_threads=THREADS), dtype=float)
 
     def probability(self, features: pd.DataFrame) -> Floats:
         """Calibrated probabilities, shape (n,)."""
-        return self.calibration.apply(self.raw(features)) if len(features) else np.empty(0)
+        return self.calibration.apply(self.raw(features))
 
     def predict(self, features: pd.DataFrame) -> pd.DataFrame:
         """Scores of a features frame (points + features): `schemas.SCORES`, one row per row, in its order.
@@ -138,6 +140,8 @@ class Model:
 
     def contributions(self, features: pd.DataFrame) -> tuple[Floats, Floats]:
         """SHAP values (n, features) and the expected value (n,), in log-odds; a row's sum is its raw score."""
+        if features.empty:
+            return np.empty((0, len(self.features))), np.empty(0)
         found = np.asarray(self.booster_.predict(self._matrix(features), pred_contrib=True, num_threads=THREADS),
                            dtype=float)
         return found[:, :-1], found[:, -1]
@@ -148,8 +152,7 @@ class Model:
         `catalog` is the feature store's, for the words of features that differ from workspace to workspace.
         """
         contributions, _ = self.contributions(features)
-        raw = self.raw(features) if len(features) else np.empty(0)
-        return reasons(self.target, features, list(self.features), contributions, raw, self.calibration.apply, top, catalog)
+        return reasons(self.target, features, list(self.features), contributions, self.raw(features), self.calibration.apply, top, catalog)
 
     def to_parts(self) -> dict[str, str]:
         """The model as two texts: model.txt (LightGBM's) and model.json (everything else)."""

@@ -64,7 +64,8 @@ def reasons_of(candidate: Candidate, file: File) -> tuple[tuple[str, ...], tuple
     entity = candidate.entity_ids[0] if candidate.entity_ids else ""
     rows = [row for row in file.reasons.get((candidate.play.target, entity), []) if isinstance(row["phrase"], str)]
     raising = [row for row in rows if row["direction"] == "raises"]
-    return (tuple(row["phrase"] for row in raising), tuple(row["phrase"] for row in rows if row["direction"] == "lowers"),
+    lowering = [row for row in rows if row["direction"] == "lowers"]
+    return (tuple(row["phrase"] for row in raising), tuple(row["phrase"] for row in lowering),
             tuple(str(row["feature"]) for row in raising))
 
 

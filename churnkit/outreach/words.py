@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
-import unicodedata
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,7 +22,8 @@ def clean(text: Any, limit: int = 80) -> str:
     """
     if text is None or (isinstance(text, float) and math.isnan(text)):
         return ""
-    flat = "".join(" " if unicodedata.category(letter)[0] in "CZ" else letter for letter in str(text)[: 20 * limit])
+    flat = str(text)[: 20 * limit]
+    flat = flat if flat.isprintable() else "".join(letter if letter.isprintable() else " " for letter in flat)
     flat = " ".join(_TAG.sub("", flat).translate(_MARKUP).split()).lstrip("=+@#- ")
     return flat if len(flat) <= limit else flat[: limit - 1].rstrip() + "…"
 

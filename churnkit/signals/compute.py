@@ -15,6 +15,7 @@ from ibis.expr import types as ir
 
 from churnkit.errors import FeatureError
 from churnkit.schemas import POINTS
+from churnkit.settings import TableMap
 from churnkit.signals.catalog import Catalog, discover
 from churnkit.signals.features import groups
 from churnkit.signals.groups import ZERO_WHEN_NOTHING, Feature, FeatureGroup
@@ -28,6 +29,9 @@ PERIOD = 28 * DAY
 """The grid on which heavy streams meet points: an equality for the join, so that only near rows become pairs."""
 USUAL_BLOCKS = 5
 """How many blocks of 28 days before the last one make an account's usual level."""
+_POINTS = "points_asked"
+_WRITTEN: dict[tuple[Any, ...], str] = {}
+_MOST_WRITTEN = 128
 DECIMALS = 9
 """Sums of floats differ in their last bits with the order of rows; results are rounded so that order does not show."""
 
@@ -127,15 +131,37 @@ def expression(tables: Tables, points: ir.Table, group: FeatureGroup, catalog: C
 
 def _query(tables: Tables, points: pd.DataFrame, group: FeatureGroup, catalog: Catalog) -> pd.DataFrame:
     cutoffs = pd.to_datetime(points["cutoff"], utc=True).dt.as_unit("us").astype("int64")
-    table = ibis.memtable(pa.table({
+    asked = pa.table({
         "rid": pa.array(np.arange(len(points)), pa.int64()),
         "id": pa.array(points["entity_id"].astype(object), pa.string()),
         "cutoff": pa.array(cutoffs.to_numpy(), pa.int64()),
-    }))
-    values: pd.DataFrame = tables.con.to_pyarrow(expression(tables, table, group, catalog)).to_pandas()
+    })
+    tables.raw.register("_asked", asked)
+    tables.raw.execute(f"CREATE OR REPLACE TABLE {_POINTS} AS FROM _asked")
+    tables.raw.unregister("_asked")
+    values: pd.DataFrame = tables.raw.sql(_sql(tables, group, catalog)).to_arrow_table().to_pandas()
+    tables.raw.execute(f"DROP TABLE {_POINTS}")
     values = values.set_index("rid").sort_index()
     values.index = points.index
     return values
+
+
+def _sql(tables: Tables, group: FeatureGroup, catalog: Catalog) -> str:
+    """The group's query as text, kept: it depends on which tables there are and on settings, never on what they hold.
+
+    Ibis takes longer to write a query of sixty columns than DuckDB takes to answer it on a small workspace.
+    """
+    given = tuple(_given(tables, name) for name in group.streams)
+    if "moods" in group.streams and given[group.streams.index("moods")]:
+        tables.moods()  # scored on first use
+    mapping = tables.settings.tables.get("usage_events", TableMap())
+    key = (group.name, catalog, given, tables.has("assets"), mapping.grain, tables.settings.currency,
+           tuple(sorted(tables.settings.rates.items())))
+    if key not in _WRITTEN:
+        if len(_WRITTEN) >= _MOST_WRITTEN:
+            _WRITTEN.clear()
+        _WRITTEN[key] = str(ibis.to_sql(expression(tables, tables.con.table(_POINTS), group, catalog), dialect="duckdb"))
+    return _WRITTEN[key]
 
 
 def _given(tables: Tables, stream: str) -> bool:

@@ -174,12 +174,13 @@ def _columns(file: _File, table: Table) -> dict[str, str]:
         plain.setdefault(_plain(column), column)
     found: dict[str, str] = {}
     used: set[str] = set()
-    asks: tuple[Callable[[str], list[str]], ...] = (lambda name: [name], lambda name: COLUMN_NAMES.get(name, "").split())
+    asks: tuple[Callable[[str], list[str]], ...] = (
+        lambda name: [name], lambda name: COLUMN_NAMES.get(name, "").split())
     for ask in asks:
         for wanted in table.columns:
             fit = (plain[name] for name in ask(wanted.name) if name in plain and plain[name] not in used)
-            best = next((column for column in fit if _fits(file, column, wanted)), "") if wanted.name not in found else ""
-            if best:
+            best = next((column for column in fit if _fits(file, column, wanted)), "")
+            if best and wanted.name not in found:
                 found[wanted.name] = best
                 used.add(best)
     own = table.time

@@ -34,7 +34,7 @@ def polarity(texts: pd.Series[Any]) -> pd.Series[float]:
     once.
 
     >>> polarity(pd.Series(["I love it", "This is a terrible, broken mess", None])).round(2).tolist()
-    [0.64, -0.74, nan]
+    [0.64, -0.83, nan]
     """
     written: pd.Series[Any] = texts.astype(object)
     cut = written.map(lambda text: str(text)[:LONGEST].strip() or None, na_action="ignore")

@@ -120,7 +120,7 @@ def telemetry(world: World, drawn: Machines) -> Iterator[Frame]:
     level, spread = np.array([4.0, 61.0, 6.2]), np.array([0.35, 1.8, 0.15])
     there = alive(world, drawn)
     year = np.sin(2 * np.pi * (np.arange(clock.days) - 110) / 365.25)[:, None]
-    for part, first in enumerate(range(0, len(drawn.ids), PART)):
+    for part, first in enumerate(range(0, max(1, len(drawn.ids)), PART)):
         rows = slice(first, first + PART)
         dice = world.dice("telemetry", part)
         wear = np.minimum(drawn.wear[:clock.days, rows], 1.2) * world.dials.wear

@@ -101,15 +101,16 @@ def contacts(world: World, states: States, deal: Contracts) -> Frame:
     order = np.lexsort((at, leaver))
     at, leaver = at[order], leaver[order]
     # The n-th champion leaves at the n-th shock, and the next comes some weeks later.
-    start = np.append(True, leaver[1:] != leaver[:-1])
+    start = np.diff(leaver, prepend=-1) != 0
     arrives = at + days(dice.integers(10, 70, len(at)))
-    follows = np.append(leaver[1:] == leaver[:-1], False)
-    arrives = np.where(follows, np.minimum(arrives, np.append(at[1:], NAT) - DAY), arrives)
+    follows = np.diff(leaver, append=-1) == 0
+    next_at = np.append(at, NAT)[1:]
+    arrives = np.where(follows, np.minimum(arrives, next_at - DAY), arrives)
     left = np.full(len(account), NAT)
     champion = np.full(size, -1)
     champion[account[place == 0]] = np.nonzero(place == 0)[0]
     left[champion[leaver[start]]] = at[start]
-    next_left = np.where(follows, np.append(at[1:], NAT), NAT)
+    next_left = np.where(follows, next_at, NAT)
     came = (arrives < clock.end) & (arrives < deal.ends(clock.end)[leaver])
     rows = np.concatenate([account, leaver[came]])
     table = frame(

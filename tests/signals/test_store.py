@@ -1,0 +1,187 @@
+"""The store against compute_features: what was written comes back, in order, or not at all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from churnkit.cutoffs import duration, moment
+from churnkit.errors import FeatureError
+from churnkit.learning.targets import CHURN, MAINTENANCE
+from churnkit.settings import from_mapping
+from churnkit.signals import partitions
+from churnkit.signals.compute import compute_features
+from churnkit.signals.points import points_at
+from churnkit.signals.store import Store
+from churnkit.signals.tables import Tables
+
+CUTOFFS = [moment(day) for day in ("2025-05-01", "2025-05-29", "2025-06-26")]
+
+
+@pytest.fixture(scope="module")
+def book():
+    """Three accounts with a little use and an asset each."""
+    ids = ["A", "007", "7"]
+    tables = Tables.from_frames(
+        from_mapping({"covers_until": "2026-01-01"}),
+        accounts=pd.DataFrame({"account_id": ids, "created_at": "2024-01-01"}),
+        subscriptions=pd.DataFrame({"account_id": ids, "started_at": "2024-01-01", "plan": ["s", "s", None], "seats": 2.0,
+                                    "mrr": 9.0, "currency": "EUR"}),
+        usage_events=pd.DataFrame({"account_id": ["A", "A", "7"], "event": ["open", "x y", "open"],
+                                   "occurred_at": ["2025-04-20", "2025-05-20", "2025-06-20"]}),
+        assets=pd.DataFrame({"asset_id": ["M1", "M2"], "account_id": ["A", "7"], "installed_at": "2024-01-01"}),
+    )
+    points = pd.concat([points_at(tables, "account", CUTOFFS), points_at(tables, "asset", CUTOFFS)], ignore_index=True)
+    return points, compute_features(tables, points)
+
+
+@pytest.fixture(scope="module")
+def store(book, tmp_path_factory):
+    """A store that holds the book's features."""
+    store = Store(tmp_path_factory.mktemp("workspace") / "features")
+    store.write(book[1])
+    return store
+
+
+def of(frame, entity):
+    """The rows of one entity, from 0."""
+    return frame[frame["entity"] == entity].reset_index(drop=True)
+
+
+@pytest.mark.parametrize("target", [CHURN, MAINTENANCE], ids=lambda target: target.name)
+def test_what_was_written_comes_back_in_the_order_asked_for(store, book, target):
+    """Shuffled points, equal values, the same categories, and nothing that the model may never see."""
+    points, features = book
+    asked = of(points, target.entity).sample(frac=1, random_state=1)
+    found = store.read(asked, target)
+    expected = of(features, target.entity).set_index("row_id").loc[list(asked["row_id"])].reset_index()
+    assert "notice_given" not in found
+    assert len(found.columns) > 20
+    pd.testing.assert_frame_equal(expected[list(found.columns)], found)
+
+
+def test_a_point_is_served_the_newest_features_within_their_time_to_live(store, book):
+    """Five days on the same values still count."""
+    points, features = book
+    asked = of(points, "account").iloc[[0]]
+    later = asked.assign(cutoff=asked["cutoff"] + pd.Timedelta(days=5))
+    found = store.read(later, CHURN)
+    assert found["events_28d"].iloc[0] == of(features, "account")["events_28d"].iloc[0]
+    assert found["cutoff"].iloc[0] == later["cutoff"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"cutoff": CUTOFFS[2] + duration("8d")}, "the newest are of 2025-06-26, past their time to live of 7 days"),
+        ({"entity_id": "nobody"}, "there are none"),
+        ({"cutoff": CUTOFFS[0] - duration("1d")}, "there are none"),
+    ],
+)
+def test_missing_and_stale_features_are_refused(store, book, change, why):
+    """Feast would give NaN in silence."""
+    asked = of(book[0], "account")
+    asked = pd.concat([asked.iloc[[0, 1]], asked.iloc[[2]].assign(**change)])
+    asked["cutoff"] = pd.to_datetime(asked["cutoff"], utc=True)
+    with pytest.raises(FeatureError, match=f"1 of 3 points.*{why}.*churnkit features --at"):
+        store.read(asked, CHURN)
+
+
+def test_computed_and_empty_is_not_missing(store, book):
+    """An account that was never used has a missing last use, and is served."""
+    points, _ = book
+    asked = of(points, "account")
+    found = store.read(asked[asked["entity_id"] == "007"], CHURN)
+    assert found["days_since_last_event"].isna().all()
+
+
+def test_writing_twice_is_writing_once(book, tmp_path):
+    """A cutoff that is written again is replaced; another of the same day stays."""
+    _, features = book
+    store = Store(tmp_path / "features")
+    store.write(features)
+    store.write(features)
+    folder = store.path / "data" / "usage"
+    assert sum(pq.read_metadata(file).num_rows for file in partitions.files(folder)) == len(of(features, "account"))
+    noon = of(features, "account").assign(cutoff=lambda frame: frame["cutoff"] + pd.Timedelta(hours=12), events_7d=99.0)
+    store.write(noon)
+    found = store.read(noon[["row_id", "entity", "entity_id", "account_id", "cutoff"]], CHURN)
+    assert set(found["events_7d"]) == {99.0}
+    assert not set(store.read(of(features, "account"), CHURN)["events_7d"]) & {99.0}
+    assert [] == [file for file in folder.iterdir() if file.name.startswith(".")]
+
+
+def test_the_catalog_is_frozen_with_the_first_write(store, book):
+    """Features of another catalog are refused, with the mend."""
+    _, features = book
+    assert store.catalog.events == ("open", "x y")
+    with pytest.raises(FeatureError, match="catalog=store.catalog"):
+        store.write(features.drop(columns="event_x_y_28d"))
+
+
+def test_a_store_without_a_catalog_asks_for_one(book, tmp_path):
+    """A frame that lost its catalog on the way cannot be the first to be written."""
+    features = book[1].copy()
+    features.attrs = {}
+    with pytest.raises(FeatureError, match="catalog=discover"):
+        Store(tmp_path / "features").write(features)
+
+
+def test_newer_feature_files_are_refused(book, tmp_path, monkeypatch):
+    """An older program says so instead of reading what it does not understand."""
+    points, features = book
+    store = Store(tmp_path / "features")
+    with monkeypatch.context() as patch:
+        patch.setattr(partitions, "SCHEMA_VERSION", partitions.SCHEMA_VERSION + 1)
+        store.write(features)
+    with pytest.raises(FeatureError, match="Upgrade churnkit"):
+        store.read(of(points, "account"), CHURN)
+
+
+def test_a_target_sees_its_own_groups_alone(store, book):
+    """A service is derived from the target's groups and what it may never see."""
+    small = replace(CHURN, name="small", groups=("usage", "contract"), never=("plan", "notice_given"))
+    found = store.read(of(book[0], "account"), small)
+    assert "mrr" in found
+    assert "plan" not in found
+    assert "tickets_open" not in found
+
+
+def test_online_serving_answers_the_newest_features_of_one_account(store, book):
+    """After materialize; someone unknown is refused."""
+    _, features = book
+    store.materialize("2025-06-27", CHURN)
+    served = store.online("7", CHURN)
+    expected = of(features, "account").query("entity_id == '7'").iloc[-1]
+    assert served["cutoff"] == CUTOFFS[2]
+    assert (served["events_28d"], served["plan"], served["mrr"]) == (expected["events_28d"], None, 9.0)
+    assert store.online("A", CHURN)["plan"] == "s"
+    with pytest.raises(FeatureError, match="store.materialize"):
+        store.online("nobody", CHURN)
+
+
+def test_no_points_give_no_rows(store, book):
+    """The columns stand, the rows are none."""
+    found = store.read(of(book[0], "account").iloc[:0], CHURN)
+    assert len(found) == 0
+    assert "events_28d" in found
+
+
+@pytest.mark.slow
+def test_feast_works_by_hand_in_the_folder(book, tmp_path):
+    """`feast apply` and `feast materialize` in features/, with nothing but the folder's own files."""
+    store = Store(tmp_path / "features")
+    store.write(book[1])
+    feast = str(Path(sys.executable).with_name("feast"))
+    applied = subprocess.run([feast, "apply"], cwd=store.path, capture_output=True, text=True, check=True)
+    for name in ("account", "asset", "usage", "account_assets", "churn", "expansion", "maintenance"):
+        assert f" {name}\n" in applied.stdout
+    subprocess.run([feast, "materialize", "2025-06-20T00:00:00", "2025-06-27T00:00:00"], cwd=store.path, check=True,
+                   capture_output=True)
+    assert store.online("A", CHURN)["cutoff"] == CUTOFFS[2]
