@@ -160,7 +160,8 @@ def _sql(tables: Tables, group: FeatureGroup, catalog: Catalog) -> str:
     if key not in _WRITTEN:
         if len(_WRITTEN) >= _MOST_WRITTEN:
             _WRITTEN.clear()
-        _WRITTEN[key] = str(ibis.to_sql(expression(tables, tables.con.table(_POINTS), group, catalog), dialect="duckdb"))
+        _WRITTEN[key] = str(ibis.to_sql(expression(tables, tables.con.table(_POINTS), group, catalog),
+                                        dialect="duckdb"))
     return _WRITTEN[key]
 
 

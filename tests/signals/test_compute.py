@@ -33,7 +33,8 @@ def book(settings=None, **frames):
     """Tables of one account 'A', with whatever is given beside it."""
     base = {
         "accounts": pd.DataFrame({"account_id": ["A"], "created_at": [LONG_AGO]}),
-        "subscriptions": pd.DataFrame({"account_id": ["A"], "started_at": [LONG_AGO], "plan": ["small"], "seats": [10.0],
+        "subscriptions": pd.DataFrame({"account_id": ["A"], "started_at": [LONG_AGO], "plan": ["small"],
+                                       "seats": [10.0],
                                        "mrr": [100.0], "currency": ["EUR"]}),
     }
     return Tables.from_frames(from_mapping({"covers_until": "2026-02-01", "invalid": "drop", **(settings or {})}),
@@ -65,7 +66,8 @@ def test_windows_are_half_open_and_know_when_a_row_was_recorded():
 
 def test_last_use_is_found_however_long_ago():
     """An account that sees nothing within the longest window still has its last event; its counts are 0."""
-    events = pd.DataFrame({"account_id": ["A", "A"], "event": ["open", "open"], "occurred_at": [before(300), before(250)]})
+    events = pd.DataFrame({"account_id": ["A", "A"], "event": ["open", "open"],
+                           "occurred_at": [before(300), before(250)]})
     row = one(book(usage_events=events))
     assert (row["days_since_last_event"], row["events_84d"], row["active_users_28d"]) == (250, 0, 0)
 
@@ -90,7 +92,8 @@ def test_summed_usage_counts_quantities_and_whole_periods():
 def test_usage_against_its_usual_level_and_first_uses():
     """The usual level is the median over the blocks of 28 days before, from the first with anything in it."""
     days = [1, 2] + [30] * 4 + [90] * 6 + [120] * 8  # blocks 0: 2, 1: 4, 2: none, 3: 6, 4: 8
-    events = pd.DataFrame({"account_id": "A", "event": "open", "user_id": "u", "occurred_at": [before(d) for d in days]})
+    events = pd.DataFrame({"account_id": "A", "event": "open", "user_id": "u",
+                           "occurred_at": [before(d) for d in days]})
     events.loc[0, "event"] = "export"
     row = one(book(usage_events=events))
     assert (row["events_28d"], row["events_28d_before"], row["events_usual_28d"]) == (2, 4, 5)
@@ -200,7 +203,8 @@ def test_relationship_counts_people_and_tasks():
     """Machines are no touches; a champion who left is told from one who stays; a task is counted once."""
     touches = pd.DataFrame({"account_id": "A", "occurred_at": [before(3), before(2), before(40)],
                             "by": ["kim", "bot", "kim"], "channel": "call", "direction": "outbound"})
-    contacts = pd.DataFrame({"contact_id": ["C1", "C2", "C3"], "account_id": "A", "role": ["champion", "champion", "user"],
+    contacts = pd.DataFrame({"contact_id": ["C1", "C2", "C3"], "account_id": "A",
+                             "role": ["champion", "champion", "user"],
                              "left_at": [before(10), None, before(5)]})
     outcomes = pd.DataFrame({"key": ["k1", "k1", "k2"], "account_id": "A", "play": "save",
                              "occurred_at": [before(9), before(8), before(7)],
@@ -228,7 +232,8 @@ def test_equipment_by_sensor_code_and_component():
     found = at(book(**EQUIPMENT), entity="asset").set_index("entity_id")
     assert list(found.index) == ["M1", "M2"]
     expected = {"heat_mean_7d": 12, "heat_min_7d": 10, "heat_max_7d": 14, "heat_slope_7d": 2, "heat_mean_1d": 14,
-                "errors_7d": 2, "errors_1d": 1, "errors_e1_7d": 1, "days_since_failure": 20, "days_since_failure_pump": 20,
+                "errors_7d": 2, "errors_1d": 1, "errors_e1_7d": 1, "days_since_failure": 20,
+                "days_since_failure_pump": 20,
                 "failures_84d": 1, "age_days": 517}
     assert expected == {name: found.loc["M1", name] for name in expected}
     assert found.loc["M1", "heat_spread_7d"] == pytest.approx(np.std([10, 12, 14]))
@@ -239,7 +244,8 @@ def test_equipment_by_sensor_code_and_component():
 def test_an_account_has_its_worst_asset_in_service():
     """A retired asset's errors count no more."""
     row = one(book(**EQUIPMENT))
-    expected = {"assets_in_service": 2, "worst_errors_7d": 2, "worst_failures_84d": 1, "worst_days_since_maintenance": 50,
+    expected = {"assets_in_service": 2, "worst_errors_7d": 2, "worst_failures_84d": 1,
+                "worst_days_since_maintenance": 50,
                 "worst_heat_max_7d": 14, "oldest_asset_days": 517}
     assert expected == {name: row[name] for name in expected}
 

@@ -23,7 +23,7 @@ NAN = float("nan")
 def test_names_are_plain_and_unique_whatever_the_workspace_calls_things(entity):
     """LightGBM, Parquet and Feast take every name, and no two features of an entity share one."""
     names = [item.name for group in features.groups(FULL).values() if group.entity == entity for item in group.features]
-    assert [] == [name for name in names if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name)]
+    assert [name for name in names if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name)] == []
     assert len(set(names)) == len(names)
 
 
@@ -97,14 +97,14 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 
 def test_slugs_keep_their_words_apart():
     """Words that look alike once sanitised get numbers, in the order given."""
-    assert {"A b": "a_b", "a-b": "a_b_2", "a_b_2": "a_b_2_2", "": "x"} == dict(slugs(["A b", "a-b", "a_b_2", ""]))
+    assert dict(slugs(["A b", "a-b", "a_b_2", ""])) == {"A b": "a_b", "a-b": "a_b_2", "a_b_2": "a_b_2_2", "": "x"}
 
 
 def test_catalog_round_trip_and_refusals(tmp_path):
     """What was saved is loaded; a newer, a broken and a missing file are refused with the mend."""
     file = tmp_path / "catalog.json"
     FULL.save(file)
-    assert FULL == Catalog.load(file)
+    assert Catalog.load(file) == FULL
     file.write_text(file.read_text().replace('"schema_version": 1', f'"schema_version": {catalog.VERSION + 1}'))
     with pytest.raises(FeatureError, match="Upgrade churnkit"):
         Catalog.load(file)
@@ -123,7 +123,7 @@ def test_a_money_value_carries_the_workspace_currency():
 def test_windowed_features_are_made_once_per_window():
     """Three windows and one comparison are four features."""
     made = groups.count("x", "usage", (7, 28, 84), compared=(28,), says="{value} in the last {window} days")
-    assert ["x_7d", "x_28d", "x_28d_before", "x_84d"] == [item.name for item in made]
+    assert [item.name for item in made] == ["x_7d", "x_28d", "x_28d_before", "x_84d"]
     assert words.sentence(made[2], 3.0, None, "EUR") == "3 in the 28 days before the last 28"
     assert Feature("x_28d", "count", stream="usage", window_days=28, unit="count", compare="x_28d_before",
                    says="{value} in the last {window} days",

@@ -15,13 +15,14 @@ from churnkit.signals.tables import Tables
 ACCOUNTS = pd.DataFrame({"account_id": ["B", "A", "007", "7", "N"], "created_at": ["2024-01-01"] * 4 + ["2025-08-01"]})
 SPANS = pd.DataFrame({
     "account_id": ["A", "B", "007", "7", "N"], "started_at": ["2024-01-01"] * 4 + ["2025-08-01"],
-    "ended_at": [None, "2025-06-01", None, "2025-05-31", None], "end_recorded_at": [None, None, None, "2025-06-02", None],
+    "ended_at": [None, "2025-06-01", None, "2025-05-31", None],
+    "end_recorded_at": [None, None, None, "2025-06-02", None],
 })
 SETTINGS = from_mapping({"covers_until": "2026-01-01"})
 
 
 def test_points_are_the_accounts_that_run_as_known_at_the_cutoff():
-    """B ends at the cutoff and is gone; 7's end was told a day late, so it still seemed to run; N does not exist yet."""
+    """B ends at the cutoff and is gone; 7's end was told a day late, so it seemed to run; N does not exist yet."""
     tables = Tables.from_frames(SETTINGS, accounts=ACCOUNTS, subscriptions=SPANS)
     found = prediction_points(tables, at="2025-06-01")
     assert list(found.columns) == list(POINTS)

@@ -26,7 +26,8 @@ ACCOUNTS, ASSETS = ("7", "007"), ("M1", "M2")
 CATALOG = Catalog(events=("open", "export"), sensors=("heat",), error_codes=("e1", "e2"), components=("pump",),
                   plans=("small", "large"), addons=("extra",))
 SETTINGS = from_mapping({"covers_until": "2026-06-01", "invalid": "drop"})
-FEW = settings(max_examples=4, phases=(Phase.explicit, Phase.reuse, Phase.generate), deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=4, phases=(Phase.explicit, Phase.reuse, Phase.generate), deadline=None,
+               suppress_health_check=list(HealthCheck))
 
 # Times on a grid of six hours meet cutoffs and windows' edges often.
 _steps = st.integers(-200, 560)
@@ -64,12 +65,14 @@ def _books(draw):
     frames = {
         "accounts": pd.DataFrame({"account_id": ACCOUNTS, "created_at": START - dt.timedelta(days=400)}),
         "usage_events": draw(_rows({**_account, "event": st.sampled_from(["open", "export", "other"]), "user_id":
-                                    st.sampled_from(["u1", "u2", None]), "duration_s": _maybe}, "occurred_at", most=30)),
+                                    st.sampled_from(["u1", "u2", None]), "duration_s": _maybe}, "occurred_at",
+                                    most=30)),
         "support_tickets": draw(_rows({**_account, "csat": _maybe, "effort": _maybe, "reassigned_count":
                                        st.sampled_from([None, 0, 2])}, "opened_at", later=(
             "first_replied_at", "resolved_at", "escalated_at", "reopened_at", "rated_at", "human_requested_at",
             "handed_over_at"))),
-        "surveys": draw(_rows({**_account, "kind": st.sampled_from(["nps", "csat"]), "score": st.integers(0, 10).map(float)},
+        "surveys": draw(_rows({**_account, "kind": st.sampled_from(["nps", "csat"]),
+                               "score": st.integers(0, 10).map(float)},
                               "responded_at")),
         "invoices": draw(_rows({**_account, "amount": _maybe, "failed_attempts": st.sampled_from([0, 1])}, "issued_at",
                                later=("due_at", "paid_at"))),
@@ -77,7 +80,8 @@ def _books(draw):
                                      "mrr": _maybe}, "started_at", later=("ended_at", "end_recorded_at", "renews_at"))),
         "touches": draw(_rows({**_account, "by": st.sampled_from(["kim", "bot"])}, "occurred_at")),
         "contacts": draw(_rows({**_account, "role": st.sampled_from(["champion", "user"])}, "left_at")),
-        "outreach_outcomes": draw(_rows({**_account, "status": st.sampled_from(["completed", "dismissed"])}, "occurred_at")),
+        "outreach_outcomes": draw(_rows({**_account, "status": st.sampled_from(["completed", "dismissed"])},
+                                        "occurred_at")),
         "assets": pd.DataFrame({"asset_id": ASSETS, "account_id": ["7", "7"], "model": "x",
                                 "installed_at": START - dt.timedelta(days=100)}),
         "telemetry": draw(_rows({**_asset, "sensor": st.just("heat"), "value": st.integers(-5, 5).map(float)},
@@ -85,7 +89,8 @@ def _books(draw):
         "asset_events": draw(_rows({**_asset, "kind": st.sampled_from(["error", "maintenance", "failure"]), "code":
                                     st.sampled_from(["e1", "e2", "pump"])}, "occurred_at")),
     }
-    ids = {"support_tickets": "ticket_id", "invoices": "invoice_id", "contacts": "contact_id", "outreach_outcomes": "key"}
+    ids = {"support_tickets": "ticket_id", "invoices": "invoice_id", "contacts": "contact_id",
+           "outreach_outcomes": "key"}
     for name, key in ids.items():
         frames[name][key] = frames[name]["number"].astype(str)
     frames["outreach_outcomes"]["play"] = "save"
@@ -119,10 +124,12 @@ def test_nothing_recorded_after_a_cutoff_changes_a_feature_at_it(frames, random)
             late = own > cutoff
             numbers = rows.select_dtypes("number").columns
             for column in numbers:
-                rows.loc[late, column] = rows.loc[late, column].sample(frac=1, random_state=random.randint(0, 99)).to_numpy()
+                rows.loc[late, column] = rows.loc[late, column].sample(frac=1,
+                                                                       random_state=random.randint(0, 99)).to_numpy()
             gone = late & np.array([random.random() < 0.5 for _ in late], dtype=bool)
             rows = rows[~gone]
-            for column in ("resolved_at", "escalated_at", "rated_at", "paid_at", "ended_at", "handed_over_at", "reopened_at"):
+            for column in ("resolved_at", "escalated_at", "rated_at", "paid_at", "ended_at", "handed_over_at",
+                           "reopened_at"):
                 if column in rows:
                     after = pd.to_datetime(rows[column], utc=True) > cutoff
                     if column == "ended_at":  # a notice already given names its end beforehand: that one is known
@@ -150,7 +157,8 @@ def test_counts_grow_with_the_window(frames):
         for item in group.features:
             wider = {7: 28, 28: 84}.get(item.window_days or 0)
             name = item.name.replace(f"_{item.window_days}d", f"_{wider}d")
-            if wider and not item.before and item.op in ("count", "total", "distinct", "flag") and name in group.by_name:
+            if wider and not item.before and item.op in ("count", "total", "distinct",
+                                                         "flag") and name in group.by_name:
                 narrow, wide = found[item.name], found[name]
                 assert not (narrow > wide).any(), item.name
 
@@ -209,7 +217,8 @@ def _naive(frames, account, cutoff):
         "tickets_opened_84d": sum(row["age"] <= 84 for row in tickets),
         "tickets_open": len(is_open),
         "oldest_ticket_days": max((row["age"] for row in is_open), default=nan),
-        "tickets_escalated_28d": sum(_past(row["escalated_at"], cutoff) and cutoff - moment(row["escalated_at"]) <= 28 * days
+        "tickets_escalated_28d": sum(_past(row["escalated_at"],
+                                           cutoff) and cutoff - moment(row["escalated_at"]) <= 28 * days
                                      for row in tickets),
         "first_reply_hours_median_84d": statistics.median(replies) if replies else nan,
         "nps_last": scores[-1][1] if scores else nan,
@@ -245,7 +254,7 @@ def test_ids_that_differ_in_leading_zeros_never_meet():
               "usage_events": pd.DataFrame({"account_id": ["007"], "event": "open", "occurred_at": START})}
     tables = Tables.from_frames(SETTINGS, at="2026-06-01", **frames)
     found = compute_features(tables, points_at(tables, "account", CUTOFFS[:1]), CATALOG).set_index("entity_id")
-    assert {"007": 1.0, "7": 0.0} == found["events_84d"].to_dict()
+    assert found["events_84d"].to_dict() == {"007": 1.0, "7": 0.0}
 
 
 @pytest.mark.parametrize("grain", ["hour", "day"])
