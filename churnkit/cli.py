@@ -177,7 +177,7 @@ def impact(folder: Folder = HERE, at: At = TODAY, as_json: Json = False) -> None
 
 
 @app.command()
-def demo(folder: Annotated[Path, typer.Argument(help="An empty folder.")] = Path("churnkit-demo"), accounts: int = 1500,
+def demo(folder: Annotated[Path, typer.Argument(help="An empty folder.")] = Path("churnkit-demo"), accounts: int = 2000,
          as_json: Json = False) -> None:
     """Run the whole line on a simulated book.
 

@@ -95,7 +95,7 @@ def simulate(folder: Path, *, accounts: int = 2000, months: int = 24, seed: int 
                   data={"folder": str(folder), "rows": dict(book.rows)})
 
 
-def demo(folder: Path, accounts: int = 1500) -> Report:
+def demo(folder: Path, accounts: int = 2000) -> Report:
     """The whole line on a simulated book: made, checked, learnt, scored, planned and synced to files.
 
     Raises:

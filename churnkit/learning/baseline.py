@@ -32,11 +32,11 @@ class Baseline:
     def predict(self, x: pd.DataFrame) -> Floats:
         """Probabilities, shape (n,)."""
         raw = np.full(len(x), self.intercept)
-        for name, (median, mean, deviation, weight, missing) in self.numbers.items():
+        for name, (median, mean, deviation, weight, missing) in sorted(self.numbers.items()):
             values = pd.to_numeric(x[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
             blank = np.isnan(values)
             raw += weight * _standard(np.where(blank, median, values), mean, deviation) + missing * blank
-        for name, weights in self.words.items():
+        for name, weights in sorted(self.words.items()):
             raw += x[name].map(dict(weights)).astype("float64").fillna(0.0).to_numpy()
         return sigmoid(raw)
 
@@ -48,7 +48,9 @@ class Baseline:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Baseline:
         """The reverse of `to_dict`."""
-        return cls(float(data["intercept"]), {name: tuple(values) for name, values in data["numbers"].items()}, data["words"])
+        return cls(
+            float(data["intercept"]), {name: tuple(values) for name, values in data["numbers"].items()}, data["words"]
+        )
 
 
 def fit(x: pd.DataFrame, y: Floats, levels: Mapping[str, tuple[str, ...]]) -> Baseline:
@@ -62,10 +64,10 @@ def fit(x: pd.DataFrame, y: Floats, levels: Mapping[str, tuple[str, ...]]) -> Ba
     columns: list[NDArray[np.float64]] = []
     owners: list[tuple[str, str]] = []
     plain: dict[str, tuple[float, float, float]] = {}
-    for name in x:
+    for name in map(str, x.columns):
         if name in levels:
             for word in levels[name]:
-                columns.append((x[name] == word).to_numpy(dtype=float))
+                columns.append((x[name] == word).to_numpy().astype(float))
                 owners.append((name, word))
             continue
         values = pd.to_numeric(x[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
@@ -87,7 +89,10 @@ def fit(x: pd.DataFrame, y: Floats, levels: Mapping[str, tuple[str, ...]]) -> Ba
         return Baseline(float(log_odds(np.array([y.mean()]))[0]), {}, {})
     found = LogisticRegression(C=0.1, solver="lbfgs", max_iter=300, tol=1e-3).fit(np.column_stack(columns), y)
     weight = dict(zip(owners, map(float, found.coef_[0]), strict=True))
-    numbers = {name: (*three, weight.get((name, "value"), 0.0), weight.get((name, "missing"), 0.0)) for name, three in plain.items()}
+    numbers = {
+        name: (*three, weight.get((name, "value"), 0.0), weight.get((name, "missing"), 0.0))
+        for name, three in plain.items()
+    }
     words = {name: {word: weight[name, word] for word in found_levels} for name, found_levels in levels.items()}
     return Baseline(float(found.intercept_[0]), numbers, words)
 

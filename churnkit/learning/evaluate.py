@@ -1,4 +1,4 @@
-"""How good a model is on rows it never saw: with intervals, beside its baseline and the base rate; and whether it has skill."""
+"""How good a model is on rows it never saw, with intervals, beside baseline and base rate; and whether it has skill."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ FEWEST = 10
 class Evaluation:
     """A model on a test period.
 
-    `table` has one row per metric and the columns model, model_low, model_high, baseline, baseline_low, baseline_high and
-    base_rate; the bounds hold 95% of the resamples of entities. `skill` says whether the model's skill is proven, `why`
-    on what grounds. `scored` holds y, model and baseline per test row, for plots.
+    `table` has one row per metric and the columns model, model_low, model_high, baseline, baseline_low, baseline_high
+    and base_rate; the bounds hold 95% of the resamples of entities. `skill` says whether the model's skill is proven,
+    `why` on what grounds. `scored` holds y, model and baseline per test row, for plots.
     """
 
     target: str
@@ -45,23 +45,34 @@ class Evaluation:
     entities: int
     scored: pd.DataFrame
 
+    def figure(self, metric: str, column: str = "model") -> float:
+        """One cell of the table: a metric of the model, the baseline or the base_rate."""
+        return float(self.table[column].to_numpy(dtype=float)[METRICS.index(metric)])
+
     def says(self) -> str:
         """The verdict in one sentence."""
-        auc, base = self.table.loc["auc", "model"], self.table.loc["auc", "baseline"]
+        auc, base = self.figure("auc", "model"), self.figure("auc", "baseline")
         better = "better than" if auc > base else "not better than"
-        return (f"{self.target}: {'skill proven' if self.skill else 'no skill'}: {self.why} On {self.rows} test rows with "
-                f"{self.positives} positives the AUC is {auc:.3f}, {better} the logistic baseline's {base:.3f}.")
+        return (
+            f"{self.target}: {'skill proven' if self.skill else 'no skill'}: {self.why} On {self.rows} test rows with "
+            f"{self.positives} positives the AUC is {auc:.3f}, {better} the logistic baseline's {base:.3f}."
+        )
 
     def summary(self) -> dict[str, Any]:
         """The figures that a run reports."""
-        flat = {f"{metric}": round(float(self.table.loc[metric, "model"]), 4) for metric in METRICS}
-        return {"skill": "proven" if self.skill else "no skill", **flat, "baseline_auc": round(float(
-            self.table.loc["auc", "baseline"]), 4), "test_rows": self.rows, "test_positives": self.positives}
+        flat = {metric: round(self.figure(metric, "model"), 4) for metric in METRICS}
+        return {"skill": "proven" if self.skill else "no skill", **flat,
+                "baseline_auc": round(self.figure("auc", "baseline"), 4),
+                "auc_lower_99": round(self.auc_lower, 4), "log_loss_gain_upper_99": round(
+            self.loss_upper, 5), "test_rows": self.rows, "test_positives": self.positives}
 
     def metrics(self) -> dict[str, float]:
         """Every figure by a flat name, for a log; undefined ones are left out."""
-        found = {f"{metric}.{column}": float(self.table.loc[metric, column])  # type: ignore[arg-type]
-                 for metric in self.table.index for column in self.table.columns}
+        found = {
+            f"{metric}.{column}": self.figure(metric, column)
+            for metric in METRICS
+            for column in map(str, self.table.columns)
+        }
         found |= {"auc_lower_99": self.auc_lower, "log_loss_gain_upper_99": self.loss_upper, "skill": float(self.skill),
                   "test_rows": float(self.rows), "test_positives": float(self.positives)}
         return {name: value for name, value in found.items() if np.isfinite(value)}
@@ -107,39 +118,46 @@ def evaluate(model: Model, test: TrainingSet, *, resamples: int = 1000, seed: in
         raise ModelError(f"{test.target.name}: no test rows. Split at an earlier date.")
     y = test.y.to_numpy(dtype=float)
     p, other = model.probability(test.X), model.baseline.predict(test.X)
-    return compare(test.target.name, y, {"model": p, "baseline": other}, model.base_rate,
-                   test.keys["entity_id"].to_numpy(dtype=object), resamples=resamples, seed=seed)
+    predictions = {"model": p, "baseline": other, "base_rate": np.full(len(y), model.base_rate)}
+    return compare(test.target.name, y, predictions, test.keys["entity_id"].to_numpy(dtype=object),
+                   resamples=resamples, seed=seed)
 
 
-def compare(target: str, y: Floats, predictions: Mapping[str, Floats], base_rate: float, entities: np.ndarray[Any, Any],
+def compare(target: str, y: Floats, predictions: Mapping[str, Floats], entities: np.ndarray[Any, Any],
             *, resamples: int = 1000, seed: int = 7) -> Evaluation:
-    """Two predictions of the same outcomes, model and baseline, and the training rows' base rate.
+    """Three predictions of the same outcomes: model, baseline, and the training rows' base_rate.
 
-    Skill is proven when the one-sided 99% lower bound of the model's AUC is above 0.5 and the upper bound of its log loss
-    minus the base rate's is below 0.
+    Skill is proven when the one-sided 99% lower bound of the model's AUC is above 0.5 and the upper bound of its log
+    loss minus the base rate's is below 0.
     """
     codes, names = pd.factorize(entities)
     weights = draws(len(names), resamples, seed)
     table: dict[str, Any] = {}
-    bounds = {}
-    for name in ("model", "baseline"):
-        held = np.clip(predictions[name], EDGE, 1 - EDGE)
-        point, spread = resampled(y, held, codes, weights)
-        table[name] = point
-        with np.errstate(invalid="ignore"):
-            low, high = _quantiles(spread, 0.025), _quantiles(spread, 0.975)
-        table[f"{name}_low"], table[f"{name}_high"] = low, high
-        bounds[name] = spread
-    flat, flat_spread = resampled(y, np.full(len(y), np.clip(base_rate, EDGE, 1 - EDGE)), codes, weights)
-    table["base_rate"] = flat
+    spread = {}
+    for name in ("model", "baseline", "base_rate"):
+        table[name], spread[name] = resampled(y, np.clip(predictions[name], EDGE, 1 - EDGE), codes, weights)
+        if name != "base_rate":
+            table[f"{name}_low"], table[f"{name}_high"] = (
+                _quantiles(spread[name], 0.025),
+                _quantiles(spread[name], 0.975),
+            )
     loss = METRICS.index("log_loss")
-    auc_lower = _quantiles(bounds["model"], 1 - LEVEL)[METRICS.index("auc")]
-    loss_upper = float(np.quantile(bounds["model"][:, loss] - flat_spread[:, loss], LEVEL))
+    auc_lower = float(_quantiles(spread["model"], 1 - LEVEL)[METRICS.index("auc")])
+    loss_upper = float(np.quantile(spread["model"][:, loss] - spread["base_rate"][:, loss], LEVEL))
     positives = int(y.sum())
-    skill, why = _verdict(positives, len(y) - positives, float(auc_lower), loss_upper)
-    scored = pd.DataFrame({"y": y, **{name: predictions[name] for name in ("model", "baseline")}})
-    return Evaluation(target, pd.DataFrame(table, index=pd.Index(METRICS, name="metric")), skill, why, float(auc_lower), loss_upper,
-                      len(y), positives, len(names), scored)
+    skill, why = _verdict(positives, len(y) - positives, auc_lower, loss_upper)
+    return Evaluation(
+        target,
+        pd.DataFrame(table, index=pd.Index(METRICS, name="metric")),
+        skill,
+        why,
+        auc_lower,
+        loss_upper,
+        len(y),
+        positives,
+        len(names),
+        pd.DataFrame({"y": y, "model": predictions["model"], "baseline": predictions["baseline"]}),
+    )
 
 
 def _verdict(positives: int, negatives: int, auc_lower: float, loss_upper: float) -> tuple[bool, str]:
@@ -147,14 +165,17 @@ def _verdict(positives: int, negatives: int, auc_lower: float, loss_upper: float
     if min(positives, negatives) < FEWEST:
         return False, (f"too few {'positives' if positives < FEWEST else 'negatives'} in the test period "
                        f"({min(positives, negatives)}, at least {FEWEST} are needed).")
-    shown = (f"the lower 99% bound of the AUC is {auc_lower:.3f} (must exceed 0.5), the upper bound of the log loss against the "
-             f"base rate's {loss_upper:+.4f} (must be below 0).")
+    shown = (
+        f"the lower 99% bound of the AUC is {auc_lower:.3f} (must exceed 0.5), the upper bound of the log loss "
+        f"against the "
+        f"base rate's {loss_upper:+.4f} (must be below 0)."
+    )
     return auc_lower > 0.5 and loss_upper < 0, shown
 
 
 def _quantiles(spread: Floats, q: float) -> Floats:
     """A quantile per column over the resamples in which it is defined."""
-    undefined = np.isnan(spread).all(axis=0)
-    filled = np.where(undefined[None, :], 0.0, spread)
+    undefined = np.asarray(np.isnan(spread).all(axis=0))
+    filled = np.where(undefined.reshape(1, -1), 0.0, spread)
     found: Floats = np.nanquantile(filled, q, axis=0)
     return np.where(undefined, np.nan, found)

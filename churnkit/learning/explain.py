@@ -24,6 +24,19 @@ FIXED = 0.5
 """What nobody can change counts this much when the few places for reasons are given out."""
 
 
+@dataclass(frozen=True, eq=False)
+class Shap:
+    """SHAP values of n rows and k inputs, in log-odds: names (k), contributions (n, k), raw scores (n), and the
+    calibration
+    from raw scores to probabilities.
+    """
+
+    names: tuple[str, ...]
+    contributions: Floats
+    raw: Floats
+    probability: Callable[[Floats], Floats]
+
+
 @dataclass(frozen=True)
 class About:
     """What the words need to know of a feature."""
@@ -35,36 +48,37 @@ class About:
     phrase: Callable[[Any, Any], str]
 
 
-def reasons(target: Target, features: pd.DataFrame, names: list[str], contributions: Floats, raw: Floats,
-            probability: Callable[[Floats], Floats], top: int, catalog: Catalog | None = None) -> pd.DataFrame:  # noqa: PLR0913, PLR0917
+def reasons(
+    target: Target, features: pd.DataFrame, shap: Shap, top: int, catalog: Catalog | None = None
+) -> pd.DataFrame:
     """Up to `top` reasons per row: `schemas.REASONS`.
 
-    Of a family (one signal over several windows, or a signal and what it is compared with) only the strongest is told. What
-    people can change is preferred and comes first; where anything works the other way, the last place is its own.
+    Of a family (one signal over several windows, or a signal and what it is compared with) only the strongest is
+    told. What people can change is preferred and comes first; where anything works the other way, the last place is
+    its own.
 
     Args:
         target: Whose reasons these are.
         features: The points and features, n rows.
-        names: The model's inputs, k names.
-        contributions: SHAP values in log-odds, shape (n, k).
-        raw: Raw scores, shape (n,).
-        probability: The calibration, raw scores to probabilities.
+        shap: The same rows' contributions.
         top: How many reasons a row may have.
         catalog: The feature store's, for the words.
     """
-    about = _about(names, catalog)
-    if features.empty or not names or top < 1:
+    about, contributions = _about(shap.names, catalog), shap.contributions
+    if features.empty or not about or top < 1:
         return pd.DataFrame(columns=list(REASONS))
     strongest = _strongest(contributions, [one.family for one in about])
     row, rank, feature = _chosen(contributions, strongest, np.array([one.mutable for one in about]), top)
     given = contributions[row, feature]
-    points = 100 * (probability(raw[row]) - probability(raw[row] - given))
+    points = 100 * (shap.probability(shap.raw[row]) - shap.probability(shap.raw[row] - given))
     values = {one.name: features[one.name].to_numpy(dtype=object) for one in about}
     compared = {one.compare: features[one.compare].to_numpy(dtype=object)
                 for one in about if one.compare is not None and one.compare in features}
     picked = [about[place] for place in feature]
     value = [values[one.name][at] for one, at in zip(picked, row, strict=True)]
-    partner = [compared[one.compare][at] if one.compare in compared else None for one, at in zip(picked, row, strict=True)]
+    partner = [
+        compared[one.compare][at] if one.compare in compared else None for one, at in zip(picked, row, strict=True)
+    ]
     found = pd.DataFrame({
         "entity_id": features["entity_id"].to_numpy()[row], "cutoff": features["cutoff"].array.take(row),
         "target": target.name, "rank": rank, "feature": [one.name for one in picked],
@@ -101,10 +115,16 @@ def _strongest(contributions: Floats, families: list[str]) -> np.ndarray[Any, np
     return keep
 
 
-def _chosen(contributions: Floats, allowed: np.ndarray[Any, np.dtype[np.bool_]], mutable: np.ndarray[Any, np.dtype[np.bool_]],
-            top: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _chosen(
+    contributions: Floats,
+    allowed: np.ndarray[Any, np.dtype[np.bool_]],
+    mutable: np.ndarray[Any, np.dtype[np.bool_]],
+    top: int,
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Row, rank (from 1) and feature of each reason told, ordered by row and rank."""
-    size = np.where(allowed & (np.abs(contributions) >= SMALL), np.abs(contributions) * np.where(mutable, 1.0, FIXED), 0.0)
+    size = np.where(
+        allowed & (np.abs(contributions) >= SMALL), np.abs(contributions) * np.where(mutable, 1.0, FIXED), 0.0
+    )
     top = min(top, contributions.shape[1])
     order = np.argsort(-size, axis=1, kind="stable")
     first = order[:, :top]
@@ -126,7 +146,7 @@ def _chosen(contributions: Floats, allowed: np.ndarray[Any, np.dtype[np.bool_]],
     return flat["row"].to_numpy(), flat.groupby("row").cumcount().to_numpy() + 1, flat["feature"].to_numpy()
 
 
-def _about(names: list[str], catalog: Catalog | None) -> list[About]:
+def _about(names: tuple[str, ...], catalog: Catalog | None) -> list[About]:
     """What the feature definitions say of each feature; one they do not know is told plainly."""
     catalog = catalog or Catalog()
     known = {one.name: one for group in groups(catalog).values() for one in group.features}

@@ -1,6 +1,7 @@
-"""What came of each prediction point: churned, expanded, failed, or no label and why; only from rows known by the label's close.
+"""What came of each prediction point: churned, expanded, failed, or no label and why.
 
-A label's window is `[cutoff + lead, cutoff + lead + horizon)`; it closes `grace` later. The joins run in the tables' DuckDB.
+A label's window is `[cutoff + lead, cutoff + lead + horizon)`; it closes `grace` later, and
+only rows known by then count. The joins run in the tables' DuckDB.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ CENSORED, IN_LEAD, OUTSIDE, RETIRED = "censored", "in the lead", "not in the pop
 def label(target: Target, tables: Tables, points: pd.DataFrame) -> pd.DataFrame:
     """One row per point, in the points' order: `schemas.LABELS`.
 
-    `label` is 1, 0 or missing, then with the reason in `why_none`. `kind` says what happened: seats, plan or addon of an
-    expansion, the code of a failure; `value` is the monthly revenue that an expansion gained, at the prices the account
-    paid. `treated` says whether an outreach task for the account stood inside `[cutoff, window's end)`; `propensity` is
-    the share of the same cutoff's points that were.
+    `label` is 1, 0 or missing, then with the reason in `why_none`. `kind` says what happened: seats, plan or addon of
+    an expansion, the code of a failure; `value` is the monthly revenue that an expansion gained, at the prices the
+    account paid. `treated` says whether an outreach task for the account stood inside `[cutoff, window's end)`;
+    `propensity` is the share of the same cutoff's points that were.
 
     Raises:
         ModelError: If the points are of another entity, or the target has no label function.
@@ -42,35 +43,41 @@ def label(target: Target, tables: Tables, points: pd.DataFrame) -> pd.DataFrame:
 def churned(target: Target, tables: Tables, spans: pd.DataFrame) -> pd.DataFrame:
     """The last active subscription ends inside the window; without subscriptions, a span of no use begins inside it."""
     if tables.has("subscriptions"):
-        return query(tables, _COVERAGE + "SELECT n, outside, last < opens AS early, last < until AS positive FROM fate",
-                      spans=spans)
+        return query(tables, _COVERAGE + _ENDED, spans=spans)
     inactivity = tables.settings.targets.get(target.name, TargetSettings()).inactivity
     if inactivity > target.grace:
         raise SettingsError(
-            f"[targets.{target.name}] inactivity ({inactivity.days} days) is longer than grace ({target.grace.days} days), so "
-            f"a label would close before the silence is over. Set grace = '{inactivity.days}d'.")
+            f"[targets.{target.name}] inactivity ({inactivity.days} days) is longer than grace "
+            f"({target.grace.days} days), so "
+            f"a label would close before the silence is over. Set grace = '{inactivity.days}d'."
+        )
     return query(tables, _SILENCE, spans=spans.assign(silence=inactivity))
 
 
-def expanded(target: Target, tables: Tables, spans: pd.DataFrame) -> pd.DataFrame:
+def expanded(target: Target, tables: Tables, spans: pd.DataFrame) -> pd.DataFrame:  # noqa: ARG001  one shape for all
     """More seats, a higher plan or an add-on than at `cutoff + lead`, at constant price, and the account stays."""
     features = tables.settings.features
-    plans = pd.DataFrame({"plan": pd.Series([*features.plans, *features.addons], dtype=object),
-                          "place": pd.Series([*range(len(features.plans)), *[None] * len(features.addons)], dtype="float64"),
-                          "addon": pd.Series([False] * len(features.plans) + [True] * len(features.addons), dtype=bool)})
+    plans = pd.DataFrame(
+        {
+            "plan": pd.Series([*features.plans, *features.addons], dtype=object),
+            "place": pd.Series([*range(len(features.plans)), *[None] * len(features.addons)], dtype="float64"),
+            "addon": pd.Series([False] * len(features.plans) + [True] * len(features.addons), dtype=bool),
+        }
+    )
     rates = pd.DataFrame(exchange(tables).items(), columns=["currency", "rate"]).astype({"rate": "float64"})
     return query(tables, _COVERAGE + _GROWTH, spans=spans, plan_order=plans, rates=rates)
 
 
 def failed(target: Target, tables: Tables, spans: pd.DataFrame) -> pd.DataFrame:
-    """A failure (of any code, or of the target's) inside the window; an asset retired there without failing has no label."""
+    """A failure (of any code, or of the target's) inside the window; retired there without failing is no label."""
     return query(tables, _FAILURE, spans=spans.assign(code=pd.Series(target.code, spans.index, dtype=object)))
 
 
 LABELERS: Mapping[str, Callable[[Target, Tables, pd.DataFrame], pd.DataFrame]] = {
     "churn": churned, "expansion": expanded, "maintenance": failed,
 }
-"""By target name: (target, tables, spans) -> frame of n, outside, early, positive, and where they mean something retired,
+"""By target name: (target, tables, spans) -> frame of n, outside, early, positive, and where they mean something
+retired,
 kind, value."""
 
 
@@ -103,11 +110,17 @@ def _spans(target: Target, points: pd.DataFrame) -> pd.DataFrame:
                          f"{target.entity}s. Make them with prediction_points(tables, entity='{target.entity}').")
     cutoff = pd.to_datetime(points["cutoff"], utc=True).dt.as_unit("us")
     opens = cutoff + target.lead
-    return pd.DataFrame({
-        "n": range(len(points)), "entity_id": points["entity_id"].to_numpy(), "account_id": points["account_id"].to_numpy(),
-        "cutoff": cutoff.array, "opens": opens.array, "until": (opens + target.horizon).array,
-        "close": (cutoff + target.window).array,
-    })
+    return pd.DataFrame(
+        {
+            "n": range(len(points)),
+            "entity_id": points["entity_id"].to_numpy(),
+            "account_id": points["account_id"].to_numpy(),
+            "cutoff": cutoff.array,
+            "opens": opens.array,
+            "until": (opens + target.horizon).array,
+            "close": (cutoff + target.window).array,
+        }
+    )
 
 
 def query(tables: Tables, sql: str, **frames: pd.DataFrame) -> pd.DataFrame:
@@ -143,23 +156,38 @@ def _finished(target: Target, points: pd.DataFrame, found: pd.DataFrame, tables:
     why[flag("outside", missing=True)] = OUTSIDE
     has = why == ""
     treated = _treated(target, tables, points)
-    return pd.DataFrame({
-        "row_id": points["row_id"], "entity_id": points["entity_id"], "account_id": points["account_id"], "cutoff": cutoff,
-        "target": target.name, "label": positive.astype("Int64").where(has), "why_none": why,
-        "kind": _column(found, "kind").where(has & positive, None),
-        "value": _column(found, "value").astype("float64").where(has & positive),
-        "treated": treated, "propensity": treated.groupby(cutoff).transform("mean").astype("float64"),
-    })[list(LABELS)]
+    return pd.DataFrame(
+        {
+            "row_id": points["row_id"],
+            "entity_id": points["entity_id"],
+            "account_id": points["account_id"],
+            "cutoff": cutoff,
+            "target": target.name,
+            "label": positive.astype("Int64").where(has),
+            "why_none": why,
+            "kind": blank_as_none(_column(found, "kind").where(has & positive)),
+            "value": _column(found, "value").astype("float64").where(has & positive),
+            "treated": treated,
+            "propensity": treated.groupby(cutoff).transform("mean").astype("float64"),
+        }
+    )[list(LABELS)]
 
 
 def _column(found: pd.DataFrame, name: str) -> pd.Series:
     """A column of the findings, or blanks; blanks are None."""
     column = found[name].astype(object) if name in found else pd.Series([None] * len(found), found.index, dtype=object)
-    return column.where(column.notna(), None)
+    return blank_as_none(column)
+
+
+def blank_as_none(column: pd.Series) -> pd.Series:
+    """The column as objects, with None for every blank."""
+    return pd.Series(
+        [None if gone else one for one, gone in zip(column, column.isna(), strict=True)], column.index, dtype=object
+    )
 
 
 def _treated(target: Target, tables: Tables, points: pd.DataFrame) -> pd.Series:
-    """Whether a task for the account was open, worked on or completed inside `[cutoff, window's end)`, as known at the close."""
+    """Whether a task for the account stood inside `[cutoff, window's end)`, as known at the close."""
     if points.empty or not tables.has("outreach_outcomes"):
         return pd.Series(False, points.index, dtype=bool)
     found = query(tables, _TREATED, spans=_spans(target, points))
@@ -184,7 +212,8 @@ WITH periods AS (
     coalesce(s.end_recorded_at <= s.started_at, FALSE) AS own_end
   FROM ck_spans p JOIN subscriptions s ON s.account_id = p.account_id AND s.known_at <= p.close
 ), held AS (
-  SELECT * REPLACE (coalesce(ends, TIMESTAMPTZ '9000-01-01') AS ends, coalesce(ends_then, TIMESTAMPTZ '9000-01-01') AS ends_then)
+  SELECT * REPLACE (
+    coalesce(ends, TIMESTAMPTZ '9000-01-01') AS ends, coalesce(ends_then, TIMESTAMPTZ '9000-01-01') AS ends_then)
   FROM periods
 ), believed AS (
   SELECT n, coalesce(bool_or(started_at <= cutoff), FALSE) AS active,
@@ -207,8 +236,11 @@ WITH periods AS (
 )
 """
 
-# worth: a row at the median price of its plan, as known by the close; a state's worth moves with seats, plans and add-ons,
-# never with a price. The base is the state at the window's start; each later moment is a row's start inside the window.
+_ENDED = "SELECT n, outside, last < opens AS early, last < until AS positive FROM fate"
+
+# worth: a row at the median price of its plan, as known by the close; a state's worth moves with seats, plans and
+# add-ons, never with a price. The base is the state at the window's start; each later moment is a row's start inside
+# the window.
 _GROWTH = """
 , prices AS (
   SELECT c.close, s.plan, median(s.mrr * coalesce(r.rate, 1) / coalesce(nullif(s.seats, 0), 1)) AS unit
@@ -222,9 +254,10 @@ _GROWTH = """
   LEFT JOIN prices u ON u.close = h.close AND u.plan IS NOT DISTINCT FROM h.plan
   WHERE h.ends > h.started_at AND h.ends > h.cutoff AND h.started_at < h.until
 ), moments AS (
-  SELECT n, CASE WHEN bool_or(started_at <= opens AND ends > opens) THEN any_value(opens) ELSE any_value(cutoff) END AS t,
-    TRUE AS base FROM priced GROUP BY n
-  UNION ALL SELECT DISTINCT n, started_at, FALSE FROM priced WHERE started_at > opens
+  SELECT n, TRUE AS base,
+    CASE WHEN bool_or(started_at <= opens AND ends > opens) THEN any_value(opens) ELSE any_value(cutoff) END AS t
+  FROM priced GROUP BY n
+  UNION ALL SELECT DISTINCT n, FALSE, started_at FROM priced WHERE started_at > opens
 ), states AS (
   SELECT m.n, m.t, m.base, sum(r.seats) FILTER (NOT r.addon) AS seats, max(r.place) FILTER (NOT r.addon) AS place,
     sum(r.worth) AS worth, sum(r.mrr) AS mrr,
@@ -240,13 +273,16 @@ _GROWTH = """
     greatest((s.worth - b.worth) * b.mrr / nullif(b.worth, 0), 0) AS gain
   FROM states s JOIN states b ON b.n = s.n AND b.base WHERE NOT s.base
 ), grown AS (
-  SELECT n, gain, t, CASE WHEN higher AND NOT beside THEN 'plan' WHEN new_addon OR beside THEN 'addon' ELSE 'seats' END AS kind
+  SELECT n, gain, t,
+    CASE WHEN higher AND NOT beside THEN 'plan' WHEN new_addon OR beside THEN 'addon' ELSE 'seats' END AS kind
   FROM compared
-  WHERE new_addon OR beside OR more_seats AND NOT lower OR higher AND NOT fewer_seats OR worth_more AND (more_seats OR higher)
+  WHERE new_addon OR beside OR more_seats AND NOT lower OR higher AND NOT fewer_seats
+    OR worth_more AND (more_seats OR higher)
 ), best AS (
   SELECT n, gain, kind FROM grown QUALIFY row_number() OVER (PARTITION BY n ORDER BY gain DESC NULLS LAST, t, kind) = 1
 )
-SELECT f.n, f.outside, f.last < f.opens AS early, f.last >= f.until AND g.n IS NOT NULL AS positive, g.kind, g.gain AS value
+SELECT f.n, f.outside, f.last < f.opens AS early,
+  f.last >= f.until AND g.n IS NOT NULL AS positive, g.kind, g.gain AS value
 FROM fate f LEFT JOIN best g USING (n)
 """
 
@@ -274,12 +310,14 @@ WITH versions AS (
 ), latest AS (
   SELECT n, retired_at FROM versions QUALIFY row_number() OVER (PARTITION BY n ORDER BY known_at DESC, retired_at) = 1
 ), then_known AS (
-  SELECT n, installed_at <= cutoff AND coalesce(retired_at > cutoff, TRUE) AS serving FROM versions WHERE known_at <= cutoff
+  SELECT n, installed_at <= cutoff AND coalesce(retired_at > cutoff, TRUE) AS serving
+  FROM versions WHERE known_at <= cutoff
   QUALIFY row_number() OVER (PARTITION BY n ORDER BY known_at DESC, retired_at) = 1
 ), failures AS (
   SELECT p.n, arg_min(coalesce(e.code, 'failure'), (e.occurred_at, coalesce(e.code, ''))) AS kind
   FROM ck_spans p JOIN asset_events e ON e.asset_id = p.entity_id AND e.kind = 'failure'
-    AND e.occurred_at >= p.opens AND e.occurred_at < p.until AND e.known_at <= p.close AND (p.code IS NULL OR e.code = p.code)
+    AND e.occurred_at >= p.opens AND e.occurred_at < p.until AND e.known_at <= p.close
+    AND (p.code IS NULL OR e.code = p.code)
   GROUP BY p.n
 )
 SELECT p.n, NOT coalesce(k.serving, FALSE) OR coalesce(l.retired_at <= p.cutoff, FALSE) AS outside,

@@ -1,4 +1,4 @@
-"""The one model that all targets share: boosted trees (LightGBM) with a calibrated probability, a baseline beside them."""
+"""The one model that all targets share: boosted trees with a calibrated probability, a baseline beside them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from churnkit.errors import ModelError, did_you_mean
 from churnkit.learning import baseline as logistic
 from churnkit.learning import calibrate
 from churnkit.learning.calibrate import Calibration, Floats, Kind
-from churnkit.learning.explain import reasons
+from churnkit.learning.explain import Shap, reasons
 from churnkit.learning.splits import TrainingSet, stop_cut
 from churnkit.learning.targets import Target
 from churnkit.schemas import SCORES
@@ -78,16 +78,19 @@ class Model:
         """Finds iterations and calibration out of time, then fits on all rows of `train`.
 
         Without `rounds` the rows are cut into fit | gap | stop: the stop part decides when to stop and calibrates. With
-        `rounds` (found before) the calibration comes from rolling out-of-time predictions over the last third. A history too
-        short for either is fitted with a default number of iterations and left uncalibrated, which `notes` says.
+        `rounds` (found before) the calibration comes from rolling out-of-time predictions over the last third. A
+        history too short for either is fitted with a default number of iterations and left uncalibrated, which
+        `notes` says.
 
         Raises:
             ModelError: If the rows hold one outcome alone.
         """
         y = train.y.to_numpy(dtype=float)
         if not 0 < y.sum() < len(y):
-            raise ModelError(f"{self.target.name}: {int(y.sum())} of {len(y)} training rows are positive; a model needs both "
-                             f"outcomes. Give a longer history.")
+            raise ModelError(
+                f"{self.target.name}: {int(y.sum())} of {len(y)} training rows are positive; a model needs both "
+                f"outcomes. Give a longer history."
+            )
         self.features = tuple(train.X.columns)
         self.levels = _levels(train.X)
         self.base_rate = float(y.mean())
@@ -109,7 +112,9 @@ class Model:
         """
         if features.empty:
             return np.empty(0)
-        return np.asarray(self.booster_.predict(self._matrix(features), raw_score=True, num_threads=THREADS), dtype=float)
+        return np.asarray(
+            self.booster_.predict(self._matrix(features), raw_score=True, num_threads=THREADS), dtype=float
+        )
 
     def probability(self, features: pd.DataFrame) -> Floats:
         """Calibrated probabilities, shape (n,)."""
@@ -152,19 +157,32 @@ class Model:
         `catalog` is the feature store's, for the words of features that differ from workspace to workspace.
         """
         contributions, _ = self.contributions(features)
-        return reasons(self.target, features, list(self.features), contributions, self.raw(features), self.calibration.apply, top, catalog)
+        shap = Shap(self.features, contributions, self.raw(features), self.calibration.apply)
+        return reasons(self.target, features, shap, top, catalog)
 
     def to_parts(self) -> dict[str, str]:
         """The model as two texts: model.txt (LightGBM's) and model.json (everything else)."""
         target = {**asdict(self.target), **{name: getattr(self.target, name).total_seconds()
                                             for name in ("horizon", "lead", "grace")}}
         data = {
-            "format": FORMAT, "target": target, "seed": self.seed, "version": self.version, "features": list(self.features),
-            "columns": _safe(self.features), "levels": {name: list(words) for name, words in self.levels.items()},
-            "calibration": self.calibration.to_dict(), "rounds": self.rounds, "base_rate": self.base_rate,
-            "notes": list(self.notes), "baseline": self.baseline.to_dict(), "lightgbm": lgb.__version__,
+            "format": FORMAT,
+            "target": target,
+            "seed": self.seed,
+            "version": self.version,
+            "features": list(self.features),
+            "columns": _safe(self.features),
+            "levels": {name: list(words) for name, words in self.levels.items()},
+            "calibration": self.calibration.to_dict(),
+            "rounds": self.rounds,
+            "base_rate": self.base_rate,
+            "notes": list(self.notes),
+            "baseline": self.baseline.to_dict(),
+            "lightgbm": lgb.__version__,
         }
-        return {"model.txt": self.booster_.model_to_string(), "model.json": json.dumps(data, indent=1, sort_keys=True) + "\n"}
+        return {
+            "model.txt": self.booster_.model_to_string(),
+            "model.json": json.dumps(data, indent=1, sort_keys=True) + "\n",
+        }
 
     @classmethod
     def from_parts(cls, parts: Mapping[str, str]) -> Model:
@@ -176,33 +194,39 @@ class Model:
         try:
             data = json.loads(parts["model.json"])
             if data["format"] > FORMAT:
-                raise ModelError(f"The model has format {data['format']}, newer than this churnkit knows ({FORMAT}). Upgrade "
-                                 f"churnkit.")
+                raise ModelError(
+                    f"The model has format {data['format']}, newer than this churnkit knows ({FORMAT}). Upgrade "
+                    f"churnkit."
+                )
             spans = {name: dt.timedelta(seconds=data["target"][name]) for name in ("horizon", "lead", "grace")}
             lists = {name: tuple(data["target"][name]) for name in ("groups", "never")}
             model = cls(Target(**{**data["target"], **spans, **lists}), data["seed"])
             booster = lgb.Booster(model_str=parts["model.txt"])
             model.calibration = Calibration.from_dict(data["calibration"])
-            model._baseline = logistic.Baseline.from_dict(data["baseline"])  # noqa: SLF001  its own class
+            model._baseline = logistic.Baseline.from_dict(data["baseline"])
             model.features, model.rounds, model.base_rate = tuple(data["features"]), data["rounds"], data["base_rate"]
         except (KeyError, TypeError, ValueError, lgb.basic.LightGBMError) as error:
             raise ModelError(f"The model's files cannot be read ({error!r}). Train it again: churnkit train.") from None
         if booster.feature_name() != _safe(model.features):
-            raise ModelError("model.txt and model.json name different features: they are not of one model. Train it again: "
-                             "churnkit train.")
+            raise ModelError(
+                "model.txt and model.json name different features: they are not of one model. Train it again: "
+                "churnkit train."
+            )
         model.kind = model.calibration.kind
         model.levels = {name: tuple(words) for name, words in data["levels"].items()}
-        model.version, model.notes, model._booster = data["version"], tuple(data["notes"]), booster  # noqa: SLF001
+        model.version, model.notes, model._booster = data["version"], tuple(data["notes"]), booster
         return model
 
     def _matrix(self, features: pd.DataFrame) -> Floats:
         """The inputs in order, categories as codes; a word that training did not know is missing."""
         missing = [name for name in self.features if name not in features]
         if missing:
-            raise ModelError(f"{self.target.name.upper()} needs column '{missing[0]}'"
-                             f"{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}."
-                             f"{did_you_mean(missing[0], map(str, features.columns))} Compute features with the definitions that "
-                             f"the model was trained on, or train it again: churnkit train.")
+            raise ModelError(
+                f"{self.target.name.upper()} needs column '{missing[0]}'"
+                f"{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}."
+                f"{did_you_mean(missing[0], map(str, features.columns))} Compute features with the definitions that "
+                f"the model was trained on, or train it again: churnkit train."
+            )
         matrix = np.empty((len(features), len(self.features)))
         for place, name in enumerate(self.features):
             if name in self.levels:
@@ -233,7 +257,7 @@ class Model:
             stop = (x[held], y[held]) if rounds is None else None
             booster = self._boost(x[fitted], y[fitted], weights[fitted], rounds or MAX_ROUNDS, stop)
             rounds = rounds or booster.best_iteration or MAX_ROUNDS
-            raw[held] = booster.predict(x[held], raw_score=True, num_iteration=rounds, num_threads=THREADS)
+            raw[held] = np.asarray(booster.predict(x[held], raw_score=True, num_iteration=rounds, num_threads=THREADS))
             seen |= held
         return raw, seen, rounds or DEFAULT_ROUNDS
 
@@ -242,7 +266,9 @@ class Model:
         """One LightGBM fit; with stop rows it ends when they have not improved for a while."""
         words = [place for place, name in enumerate(self.features) if name in self.levels]
         params = _params(int(y.sum()), len(y), self.seed)
-        data = lgb.Dataset(x, y, weight=weights, feature_name=_safe(self.features), categorical_feature=words, params=params)
+        data = lgb.Dataset(
+            x, y, weight=weights, feature_name=_safe(self.features), categorical_feature=words, params=params
+        )
         if stop is None:
             return lgb.train(params, data, num_boost_round=rounds)
         held = data.create_valid(*stop, params=params)
@@ -280,7 +306,9 @@ def _levels(x: pd.DataFrame) -> dict[str, tuple[str, ...]]:
     """The words of each categorical column: its commonest, in alphabetical order."""
     found = {}
     for name in x:
-        if (x[name].dtype == object or isinstance(x[name].dtype, (pd.CategoricalDtype, pd.StringDtype))) and x[name].notna().any():
+        if (x[name].dtype == object or isinstance(x[name].dtype, (pd.CategoricalDtype, pd.StringDtype))) and x[
+            name
+        ].notna().any():
             counts = x[name].astype(object).dropna().astype(str).value_counts().sort_index()
             common = counts.sort_values(ascending=False, kind="stable").index[:MAX_LEVELS]
             found[str(name)] = tuple(sorted(common))

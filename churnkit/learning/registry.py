@@ -1,4 +1,4 @@
-"""The one door to MLflow: versions of models with their figures, and champions that are verified before they are read."""
+"""The one door to MLflow: versions of models with their figures, champions verified before they are read."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import lightgbm
 import numpy as np
 import pandas as pd
 
-from churnkit.errors import ModelError, did_you_mean
+from churnkit.errors import ModelError
 from churnkit.learning.model import Model, data_hash
 from churnkit.learning.training import Trained
 
@@ -57,8 +57,9 @@ class Champion(NamedTuple):
 class Registry:
     """Versions of each target's model in MLflow, at a tracking URI; artefacts lie in a folder.
 
-    The first version whose skill is proven becomes champion. A later one follows it if its skill is proven and it gains no
-    less log loss over the base rate than the champion did, each on its own test period; otherwise it is the challenger.
+    The first version whose skill is proven becomes champion. A later one follows it if its skill is proven and it
+    gains no less log loss over the base rate than the champion did, each on its own test period; otherwise it is the
+    challenger.
     """
 
     def __init__(self, uri: str, artifacts: Path) -> None:
@@ -70,7 +71,7 @@ class Registry:
             self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
 
     def register(self, trained: Trained, *, at: dt.datetime) -> str:
-        """Logs both fits, figures, plots and hashes, and registers the version; returns its name, for instance 'churn-3'.
+        """Logs both fits, figures, plots and hashes; registers the version and returns its name, such as 'churn-3'.
 
         The same training run (data, definitions, seed, libraries) is registered once: again, it gives the same version.
         """
@@ -90,20 +91,27 @@ class Registry:
                 raise
             self._client.set_terminated(run.info.run_id)
             tags = {
-                "target": name, "at": at.isoformat(), "skill": "proven" if evaluation.skill else "no skill",
-                "log_loss_gain": repr(_gain(trained)), "definition": _definition(trained.model),
-                "data_hash": data_hash(trained.data.X.assign(label=trained.data.y)), _FILES: json.dumps(files, sort_keys=True), _FINGERPRINT: fingerprint,
+                "target": name,
+                "at": at.isoformat(),
+                "skill": "proven" if evaluation.skill else "no skill",
+                "log_loss_gain": repr(_gain(trained)),
+                "definition": _definition(trained.model),
+                "data_hash": data_hash(trained.data.X.assign(label=trained.data.y)),
+                _FILES: json.dumps(files, sort_keys=True),
+                _FINGERPRINT: fingerprint,
             }
             if not self._known(name):
                 self._client.create_registered_model(name)
-            version = self._client.create_model_version(name, f"{run.info.artifact_uri}/model", run.info.run_id, tags=tags)
+            version = self._client.create_model_version(
+                name, f"{run.info.artifact_uri}/model", run.info.run_id, tags=tags
+            )
             self._crown(name, version.version, tags)
             return _called(self._client.get_model_version(name, version.version))
 
     def champion(self, name: str) -> Champion | None:
         """The target's champion, or while none has proven skill the newest version; None before the first training.
 
-        Every file of the artefact is held against the hashes in the registry before any is parsed; nothing of it is executed.
+        Every file of the artefact is held against the hashes in the registry before any is parsed; none is executed.
 
         Raises:
             ModelError: If a file was changed, added or is missing.
@@ -114,8 +122,10 @@ class Registry:
                 return None
             model = Model.from_parts(self._verified(version))
         if _definition(model) != version.tags.get("definition"):
-            raise ModelError(f"{_called(version)}: its feature list or target differs from what was registered. Train it again: "
-                             "churnkit train.")
+            raise ModelError(
+                f"{_called(version)}: its feature list or target differs from what was registered. Train it again: "
+                "churnkit train."
+            )
         model.version = _called(version)
         return Champion(model, model.version, version.tags.get("skill") == "proven")
 
@@ -123,16 +133,25 @@ class Registry:
         """Every version of a target's model, newest first: version, at, skill, log_loss_gain, role."""
         with _quiet():
             return pd.DataFrame(
-                [{"version": _called(one), "at": one.tags.get("at"), "skill": one.tags.get("skill"),
-                  "log_loss_gain": float(one.tags["log_loss_gain"]), "role": ", ".join(one.aliases)} for one in self._versions(name)],
-                columns=["version", "at", "skill", "log_loss_gain", "role"])
+                [
+                    {
+                        "version": _called(one),
+                        "at": one.tags.get("at"),
+                        "skill": one.tags.get("skill"),
+                        "log_loss_gain": float(one.tags["log_loss_gain"]),
+                        "role": ", ".join(one.aliases),
+                    }
+                    for one in self._versions(name)
+                ],
+                columns=["version", "at", "skill", "log_loss_gain", "role"],
+            )
 
     def _log(self, run_id: str, trained: Trained, parts: dict[str, str]) -> dict[str, str]:
         """Params, metrics, plots and both fits; returns the hash of each file of the model's artefact."""
         evaluation, holdout = trained.evaluation, trained.holdout
         now = int(dt.datetime.now(dt.UTC).timestamp() * 1000)  # MLflow's own clock, not data time
         params = {
-            **{key: value for key, value in trained.splits.to_dict().items()}, "seed": trained.model.seed,
+            **trained.splits.to_dict(), "seed": trained.model.seed,
             "rounds": trained.model.rounds, "features": len(trained.model.features), "rows": len(trained.data),
             "positives": trained.data.positives, "calibration": trained.model.calibration.kind,
             "dropped": json.dumps(dict(trained.data.dropped)), "lightgbm": lightgbm.__version__,
@@ -168,15 +187,22 @@ class Registry:
         try:
             root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=self.uri))
         except (MlflowException, OSError) as error:
-            raise ModelError(f"{_called(version)}: its files cannot be fetched from '{uri}' ({error}). Restore them, or train "
-                             "again: churnkit train.") from None
-        found = {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+            raise ModelError(
+                f"{_called(version)}: its files cannot be fetched from '{uri}' ({error}). Restore them, or train "
+                "again: churnkit train."
+            ) from None
+        found = {
+            path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()
+        }
         for file in sorted({*expected, *found}):
             what = ("is missing" if file not in found else "does not belong there" if file not in expected
                     else "was changed" if _digest(found[file]) != expected[file] else "")
             if what:
-                raise ModelError(f"{_called(version)}: '{file}' {what} since it was registered, so the model is not trusted. Restore "
-                                 f"'{root}' from a backup, or train again: churnkit train.")
+                raise ModelError(
+                    f"{_called(version)}: '{file}' {what} since it was registered, so the model is not trusted. "
+                    f"Restore "
+                    f"'{root}' from a backup, or train again: churnkit train."
+                )
         return {file: found[f"artifacts/{file}"].decode() for file in ("model.txt", "model.json")}
 
     def _experiment(self) -> str:
@@ -213,14 +239,25 @@ def _artefact(root: Path, trained: Trained, parts: dict[str, str]) -> dict[str, 
     inputs = Schema([ColSpec(DataType.string if name in model.levels else DataType.double, name, required=False)
                      for name in model.features])
     mlflow.pyfunc.save_model(
-        root / "model", python_model=str(_SCORER), artifacts={"text": str(root / "model.txt"), "json": str(root / "model.json")},
+        root / "model",
+        python_model=str(_SCORER),
+        artifacts={"text": str(root / "model.txt"), "json": str(root / "model.json")},
         signature=ModelSignature(inputs=inputs, outputs=Schema([ColSpec(DataType.double, "probability")])),
-        pip_requirements=[f"mlflow=={mlflow.__version__}", f"lightgbm=={lightgbm.__version__}", f"numpy=={np.__version__}",
-                          f"pandas=={pd.__version__}"])
+        pip_requirements=[
+            f"mlflow=={mlflow.__version__}",
+            f"lightgbm=={lightgbm.__version__}",
+            f"numpy=={np.__version__}",
+            f"pandas=={pd.__version__}",
+        ],
+    )
     for file in parts:
         (root / file).unlink()
     folder = root / "model"
-    return {path.relative_to(folder).as_posix(): _digest(path.read_bytes()) for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): _digest(path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def _gain(trained: Trained) -> float:
@@ -231,7 +268,9 @@ def _gain(trained: Trained) -> float:
 
 def _definition(model: Model) -> str:
     """A hash of what the model predicts and from what."""
-    return _digest(json.dumps([asdict(model.target), model.features, model.levels], sort_keys=True, default=str).encode())
+    return _digest(
+        json.dumps([asdict(model.target), model.features, model.levels], sort_keys=True, default=str).encode()
+    )
 
 
 def _digest(data: bytes) -> str:

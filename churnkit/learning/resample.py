@@ -22,7 +22,7 @@ def draws(entities: int, resamples: int, seed: int) -> NDArray[np.float64]:
 
 
 def resampled(y: Floats, p: Floats, codes: NDArray[Any], weights: Floats) -> tuple[Floats, Floats]:
-    """The metrics on the rows themselves, shape (m,), and on each resample, shape (resamples, m); undefined ones are NaN.
+    """The metrics on the rows themselves, shape (m,), and on each resample, (resamples, m); undefined is NaN.
 
     Args:
         y: Outcomes, 0 or 1, shape (n,).

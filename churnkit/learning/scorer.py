@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import lightgbm
-import mlflow
 import numpy as np
 import pandas as pd
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
 
 
-class Scorer(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+class Scorer(PythonModel):
     """LightGBM's raw score through the calibration that stands in model.json."""
 
     def load_context(self, context: Any) -> None:
@@ -32,7 +33,9 @@ class Scorer(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
                 codes = {word: float(code) for code, word in enumerate(self.data["levels"][name])}
                 matrix[:, place] = model_input[name].map(codes).to_numpy(dtype=float, na_value=np.nan)
             else:
-                matrix[:, place] = pd.to_numeric(model_input[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+                matrix[:, place] = pd.to_numeric(model_input[name], errors="coerce").to_numpy(
+                    dtype=float, na_value=np.nan
+                )
         matrix[np.isinf(matrix)] = np.nan
         raw = np.asarray(self.booster.predict(matrix, raw_score=True), dtype=float)
         kind, x, y = (self.data["calibration"][key] for key in ("kind", "x", "y"))
@@ -43,4 +46,4 @@ class Scorer(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         return pd.DataFrame({"probability": np.clip(p, 1e-6, 1 - 1e-6)}, index=model_input.index)
 
 
-mlflow.models.set_model(Scorer())
+set_model(Scorer())

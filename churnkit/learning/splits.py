@@ -76,15 +76,18 @@ class TrainingSet:
             known = self.cutoffs
             reach = f"{known[0]:%Y-%m-%d} to {known[-1]:%Y-%m-%d}" if len(known) else "none"
             raise ModelError(
-                f"{self.target.name}: no {side} rows ({len(span)}) for a split at {moment(at):%Y-%m-%d}. The labelled cutoffs are "
-                f"{reach}, and a label closes {self.target.window.days} days after its cutoff. Choose an `at` between them, or "
-                f"give a longer history.")
+                f"{self.target.name}: no {side} rows ({len(span)}) for a split at {moment(at):%Y-%m-%d}. The labelled "
+                f"cutoffs are "
+                f"{reach}, and a label closes {self.target.window.days} days after its cutoff. Choose an `at` "
+                f"between them, or "
+                f"give a longer history."
+            )
         return train, test
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """Where time is cut: fit | gap | stop and calibrate | gap | test. Without `stop_at` there is no room for the stop part."""
+    """Where time is cut: fit | gap | stop and calibrate | gap | test. Without `stop_at` it has no room."""
 
     stop_at: pd.Timestamp | None
     test_at: pd.Timestamp
@@ -114,14 +117,17 @@ def timeline(rows: TrainingSet, test_share: float = 0.25, stop_share: float = 0.
             return Timeline(stop_at, test_at, gap)
     if span < gap or len(cutoffs) < 2:
         raise ModelError(
-            f"{rows.target.name}: the labelled cutoffs span {span.days} days ({cutoffs[0]:%Y-%m-%d} to {cutoffs[-1]:%Y-%m-%d}), but "
-            f"training and test need {gap.days} days between them. Give a longer history, or set a shorter horizon, lead or "
-            f"grace in [targets.{rows.target.name}].")
+            f"{rows.target.name}: the labelled cutoffs span {span.days} days "
+            f"({cutoffs[0]:%Y-%m-%d} to {cutoffs[-1]:%Y-%m-%d}), but "
+            f"training and test need {gap.days} days between them. Give a longer history, or set a shorter "
+            f"horizon, lead or "
+            f"grace in [targets.{rows.target.name}]."
+        )
     return Timeline(None, _at_or_after(cutoffs, max(cutoffs[-1] - test_share * (span - gap), cutoffs[0] + gap)), gap)
 
 
 def stop_cut(rows: TrainingSet, share: float = 1 / 3) -> pd.Timestamp | None:
-    """Where the rows are cut into fit | gap | stop; the stop part has `share` of the time the gap leaves. None without room."""
+    """Where rows are cut into fit | gap | stop, which has `share` of the time the gap leaves. None without room."""
     cutoffs, gap = rows.cutoffs, rows.target.window
     room = cutoffs[-1] - cutoffs[0] - gap
     if room < dt.timedelta(0) or len(cutoffs) < 2:

@@ -18,7 +18,7 @@ from churnkit.signals.points import prediction_points
 from churnkit.signals.tables import Tables
 
 FIT, STOP, TEST = 40, 10, 20
-"""Fewest positives per split. On fewer test positives a fair model can hardly prove skill; fewer in the others teach nothing."""
+"""Fewest positives per split: on fewer in the test a fair model can hardly prove its skill."""
 SIGNAL_SHARE = 0.5
 """Fewest share of active entities with any signal."""
 SIGNAL_DAYS = 84
@@ -61,8 +61,10 @@ class Verdict:
         """The verdict, then one sentence with the mend for each check that failed."""
         failed = [check for check in self.checks if not check.ok]
         counted = ", ".join(f"{count} {why}" for why, count in self.labels.items()) or "no points at all"
-        return [f"{self.target}: the data {'suffice' if self.ok else 'do not suffice'} to train and to prove skill ({counted}).",
-                *(f"{self.target}: {check.what}: {check.found:g} found, {check.needed:g} needed. {check.mend}" for check in failed)]
+        able = "suffice" if self.ok else "do not suffice"
+        return [f"{self.target}: the data {able} to train and to prove skill ({counted}).",
+                *(f"{self.target}: {check.what}: {check.found:g} found, {check.needed:g} needed. {check.mend}"
+                  for check in failed)]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -81,19 +83,29 @@ def verdict(target: Target, tables: Tables, settings: Settings, at: dt.datetime)
     labelled = None if labels is None else labels[labels["label"].notna()]
     span = 0.0 if labelled is None or labelled.empty else (labelled["cutoff"].max() - labelled["cutoff"].min()).days
     longer = f"A longer history, or a shorter horizon, lead or grace in [targets.{target.name}], would do."
-    return Verdict(target.name, (
-        Check("days of labelled history", span, 2 * days + 2 * settings.training.every.days, longer),
-        *_positives(target, labelled, settings, longer),
-        Check(f"share of active {target.entity}s with signal in {SIGNAL_DAYS} days", _signal(target, tables, at), SIGNAL_SHARE,
-              "Look whether the feeds reach up to now and carry the same ids as the other tables."),
-    ), counted)
+    return Verdict(
+        target.name,
+        (
+            Check("days of labelled history", span, 2 * days + 2 * settings.training.every.days, longer),
+            *_positives(target, labelled, settings, longer),
+            Check(
+                f"share of active {target.entity}s with signal in {SIGNAL_DAYS} days",
+                _signal(target, tables, at),
+                SIGNAL_SHARE,
+                "Look whether the feeds reach up to now and carry the same ids as the other tables.",
+            ),
+        ),
+        counted,
+    )
 
 
 def _positives(target: Target, labelled: pd.DataFrame | None, settings: Settings, mend: str) -> list[Check]:
     """Positives in fit, stop and test, cut as training cuts them."""
     found = {"fit": 0, "stop and calibrate": 0, "test": 0}
     if labelled is not None and len(labelled):
-        rows = TrainingSet(target, labelled[[]], labelled["label"].astype("int64"), labelled, labelled["label"] * 0.0 + 1, {})
+        rows = TrainingSet(
+            target, labelled[[]], labelled["label"].astype("int64"), labelled, labelled["label"] * 0.0 + 1, {}
+        )
         try:
             pool, test = rows.split(timeline(rows, settings.training.test_share).test_at)
         except ModelError:
@@ -133,7 +145,9 @@ def _signal(target: Target, tables: Tables, at: dt.datetime) -> float:
     active = prediction_points(tables, target.entity, at=at)
     if active.empty:
         return 0.0
-    spans = pd.DataFrame({"since": [pd.Timestamp(moment(at)) - pd.Timedelta(days=SIGNAL_DAYS)], "until": [pd.Timestamp(moment(at))]})
+    spans = pd.DataFrame(
+        {"since": [pd.Timestamp(moment(at)) - pd.Timedelta(days=SIGNAL_DAYS)], "until": [pd.Timestamp(moment(at))]}
+    )
     seen = query(tables, _ASSET_SIGNAL if target.entity == "asset" else _ACCOUNT_SIGNAL, at=spans)
     return float(active["entity_id"].isin(seen["id"]).mean())
 

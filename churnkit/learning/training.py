@@ -31,7 +31,7 @@ class Trained:
 
 
 def training_set(target: Target, features: pd.DataFrame, labels: pd.DataFrame) -> TrainingSet:
-    """Joins features (points + one column per feature) and labels by row_id; rows without a label are dropped and counted.
+    """Joins features (points + columns) and labels by row_id; rows without a label are dropped and counted.
 
     The target's `never` features are left out.
 
@@ -46,7 +46,9 @@ def training_set(target: Target, features: pd.DataFrame, labels: pd.DataFrame) -
             raise ModelError(f"The {name} hold row '{first}' more than once. Give one row per point.")
     foreign = labels.loc[labels["target"] != target.name, "target"]
     if len(foreign):
-        raise ModelError(f"The labels are of '{foreign.iloc[0]}', not of '{target.name}'. Call label({target.name.upper()}, ...).")
+        raise ModelError(
+            f"The labels are of '{foreign.iloc[0]}', not of '{target.name}'. Call label({target.name.upper()}, ...)."
+        )
     has = labels["label"].notna()
     dropped = labels.loc[~has, "why_none"].value_counts().sort_index()
     absent = ~labels.loc[has, "row_id"].isin(features["row_id"])
@@ -56,8 +58,10 @@ def training_set(target: Target, features: pd.DataFrame, labels: pd.DataFrame) -
                          f"features for the same points as the labels.")
     if not has.any():
         reasons = ", ".join(f"{count} {why}" for why, count in dropped.items()) or "there are no points"
-        raise ModelError(f"{target.name}: no point has a label ({reasons}). Labels need {target.window.days} days after a "
-                         f"cutoff: give older cutoffs, or data that reach further.")
+        raise ModelError(
+            f"{target.name}: no point has a label ({reasons}). Labels need {target.window.days} days after a "
+            f"cutoff: give older cutoffs, or data that reach further."
+        )
     both = labels.loc[has, [*KEYS, "label"]].merge(
         features.drop(columns=[name for name in POINTS if name in features and name != "row_id"]), on="row_id")
     both = both.sort_values(["cutoff", "entity_id"], kind="stable", ignore_index=True)
@@ -73,11 +77,15 @@ def train(target: Target, rows: TrainingSet, *, seed: int = 7, test_share: float
         ModelError: If the rows are too few or too short in time, or hold one outcome alone.
     """
     if rows.target != target:
-        raise ModelError(f"The training set was made for {rows.target}, not for {target}. Make it anew with training_set().")
+        raise ModelError(
+            f"The training set was made for {rows.target}, not for {target}. Make it anew with training_set()."
+        )
     if not 0 < rows.positives < len(rows):
         seen = "positives" if not rows.positives else "negatives"
-        raise ModelError(f"{target.name}: no {seen} among {len(rows)} labelled rows, so there is nothing to learn. Give a "
-                         f"longer history, or a longer horizon in [targets.{target.name}].")
+        raise ModelError(
+            f"{target.name}: no {seen} among {len(rows)} labelled rows, so there is nothing to learn. Give a "
+            f"longer history, or a longer horizon in [targets.{target.name}]."
+        )
     cut = timeline(rows, test_share)
     pool, test = rows.split(cut.test_at)
     holdout = Model(target, seed=seed).fit(pool)

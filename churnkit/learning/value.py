@@ -18,8 +18,8 @@ _LOOK_BACK = 4
 def stakes(scores: pd.DataFrame, features: pd.DataFrame, tables: Tables) -> pd.DataFrame:
     """The scores with `value` and `currency` filled in; missing where no price is known.
 
-    Churn: MRR x margin x months. Expansion: expected MRR gained x margin x months. Maintenance: what a failure of that asset
-    model costs, else a number of months of the account's MRR. Values are not weighed with the probability.
+    Churn: MRR x margin x months. Expansion: expected MRR gained x margin x months. Maintenance: what a failure of
+    that asset model costs, else a number of months of the account's MRR. Values are not weighed with the probability.
 
     Args:
         scores: `schemas.SCORES` of one or more targets.
@@ -44,12 +44,15 @@ def stakes(scores: pd.DataFrame, features: pd.DataFrame, tables: Tables) -> pd.D
         elif target == "maintenance":
             value[mine] = _failure_cost(scores[mine], mrr[mine], tables)
         else:
-            raise ModelError(f"Nothing says what '{target}' is worth. Add it to stakes() in churnkit/learning/value.py.")
-    return scores.assign(value=value.round(2), currency=pd.Series(currency, scores.index, dtype=object).where(value.notna(), None))
+            raise ModelError(
+                f"Nothing says what '{target}' is worth. Add it to stakes() in churnkit/learning/value.py."
+            )
+    shown = pd.Series([None if gone else currency for gone in value.isna()], scores.index, dtype=object)
+    return scores.assign(value=value.round(2), currency=shown)
 
 
 def gain_share(tables: Tables, at: pd.Timestamp) -> float:
-    """Expected gain of an expansion as a share of MRR: the mean of those whose labels had closed by `at`, drawn to the setting.
+    """Expected gain of an expansion as a share of MRR: the mean of those closed by `at`, drawn to the setting.
 
     The mean is taken over the last few windows; the setting counts as `PRIOR` expansions.
     """
@@ -64,19 +67,25 @@ def gain_share(tables: Tables, at: pd.Timestamp) -> float:
     seen = label(target, tables, points)
     seen = seen[(seen["label"] == 1).fillna(False) & seen["value"].notna()]
     paid = _monthly(seen, tables, exchange(tables))
-    shares = (seen["value"] / paid)[paid > 0].clip(upper=3.0)  # a few that grew out of nothing must not set the price of all
+    shares = (seen["value"] / paid)[paid > 0].clip(
+        upper=3.0
+    )  # a few that grew out of nothing must not set the price of all
     return float((shares.sum() + PRIOR * prior) / (len(shares) + PRIOR))
 
 
 def _mrr(scores: pd.DataFrame, features: pd.DataFrame, tables: Tables, rates: dict[str, float]) -> pd.Series:
     """Each row's account's MRR at the cutoff, by the scores' index."""
-    if "mrr" in features and len(features) == len(scores) and (features["entity_id"].to_numpy() == scores["entity_id"]).all():
+    if (
+        "mrr" in features
+        and len(features) == len(scores)
+        and (features["entity_id"].to_numpy() == scores["entity_id"]).all()
+    ):
         return pd.Series(features["mrr"].to_numpy(dtype=float), scores.index)
     return _monthly(scores, tables, rates)
 
 
 def _monthly(rows: pd.DataFrame, tables: Tables, rates: dict[str, float]) -> pd.Series:
-    """The MRR of each row's account that was known to be active at the cutoff, in the workspace's currency; NaN without one."""
+    """The MRR of each row's account as known at the cutoff, in the workspace's currency; NaN without one."""
     wanted = pd.DataFrame({"n": range(len(rows)), "account_id": rows["account_id"].to_numpy(dtype=object),
                            "cutoff": pd.to_datetime(rows["cutoff"], utc=True).dt.as_unit("us").array})
     known = pd.DataFrame(rates.items(), columns=["currency", "rate"]).astype({"rate": "float64"})
@@ -93,8 +102,10 @@ def _failure_cost(scores: pd.DataFrame, mrr: pd.Series, tables: Tables) -> pd.Se
 
 _MRR = """
 SELECT w.n, sum(s.mrr * coalesce(r.rate, 1)) AS mrr
-FROM ck_wanted w JOIN subscriptions s ON s.account_id = w.account_id AND s.known_at <= w.cutoff AND s.started_at <= w.cutoff
-  AND (s.ended_at IS NULL OR s.ended_at > w.cutoff OR greatest(s.known_at, coalesce(s.end_recorded_at, s.ended_at)) > w.cutoff)
+FROM ck_wanted w JOIN subscriptions s ON s.account_id = w.account_id AND s.known_at <= w.cutoff
+  AND s.started_at <= w.cutoff
+  AND (s.ended_at IS NULL OR s.ended_at > w.cutoff
+    OR greatest(s.known_at, coalesce(s.end_recorded_at, s.ended_at)) > w.cutoff)
 LEFT JOIN ck_rates r ON r.currency = s.currency
 GROUP BY w.n
 """

@@ -81,6 +81,8 @@ def write_outcomes(outbox: Outbox, path: str | Path) -> int:
     path = path if path.suffix else path / "outreach_outcomes.csv"
     names = raw_table("outreach_outcomes").names
     rows = outbox.outcomes()
+    if not rows and not path.exists():
+        return 0  # no table is better than an empty one
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(names)

@@ -44,7 +44,9 @@ class Tables(Mapping[str, pd.DataFrame]):
         self.findings: tuple[Finding, ...] = ()
         self.counts: dict[str, Counts] = {}
         self.con: Any = ibis.duckdb.connect()
-        self.con.raw_sql("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+        self.con.raw_sql("SET TimeZone = 'UTC'")
+        with contextlib.suppress(duckdb.InvalidInputException):  # a notebook without ipywidgets has no bar to turn off
+            self.con.raw_sql("SET enable_progress_bar = false")
         self._moods = False
 
     def __getitem__(self, name: str) -> pd.DataFrame:

@@ -12,8 +12,8 @@ from churnkit.learning.targets import CHURN
 from churnkit.learning.training import train, training_set
 
 
-def made(entities=300, months=20, seed=3, strength=1.2, target=CHURN, extra=0, rate=-2.2):
-    """Features and labels of a made-up book: `events_28d` and `tickets_open` matter, `plan` a little, the rest is noise."""
+def made(entities=300, months=20, seed=3, *, strength=1.2, target=CHURN, extra=0, rate=-2.2):
+    """A made-up book: `events_28d` and `tickets_open` matter, `plan` a little, the rest is noise."""
     rng = np.random.default_rng(seed)
     cutoffs = pd.date_range("2024-01-01", periods=months, freq="28D", tz="UTC").as_unit("us")
     n = entities * months
@@ -30,12 +30,24 @@ def made(entities=300, months=20, seed=3, strength=1.2, target=CHURN, extra=0, r
         **{f"noise_{k}": rng.normal(size=n) for k in range(extra)},
     })
     frame["plan"] = frame["plan"].astype(object)
-    raw = rate + strength * (0.9 * (frame["tickets_open"] - 1) - 0.15 * (frame["events_28d"] - 20) + 0.4 * (frame["plan"] == "solo"))
-    labels = pd.DataFrame({
-        "row_id": frame["row_id"], "entity_id": entity, "account_id": entity, "cutoff": cutoff, "target": target.name,
-        "label": pd.array((rng.random(n) < 1 / (1 + np.exp(-raw))).astype(int), dtype="Int64"), "why_none": "", "kind": None,
-        "value": np.nan, "treated": False, "propensity": 0.0,
-    })
+    raw = rate + strength * (
+        0.9 * (frame["tickets_open"] - 1) - 0.15 * (frame["events_28d"] - 20) + 0.4 * (frame["plan"] == "solo")
+    )
+    labels = pd.DataFrame(
+        {
+            "row_id": frame["row_id"],
+            "entity_id": entity,
+            "account_id": entity,
+            "cutoff": cutoff,
+            "target": target.name,
+            "label": pd.array((rng.random(n) < 1 / (1 + np.exp(-raw))).astype(int), dtype="Int64"),
+            "why_none": "",
+            "kind": None,
+            "value": np.nan,
+            "treated": False,
+            "propensity": 0.0,
+        }
+    )
     return frame, labels
 
 

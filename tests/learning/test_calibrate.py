@@ -22,7 +22,7 @@ def drawn(slope, shift, n=20_000, seed=1):
 
 def test_platt_finds_the_slope_and_shift_that_made_the_outcomes():
     found = calibrate.fit("platt", *drawn(0.6, -1.5))
-    assert (0.6, -1.5) == pytest.approx(found.x, abs=0.05)
+    assert pytest.approx(found.x, abs=0.05) == (0.6, -1.5)
 
 
 def test_platt_holds_out_against_far_scores():
@@ -39,7 +39,11 @@ def test_a_score_that_ranks_backwards_is_flattened_not_turned(kind):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.sampled_from(["none", "platt", "isotonic"]), st.lists(st.floats(-20, 20), min_size=2, max_size=30), st.integers(0, 99))
+@given(
+    st.sampled_from(["none", "platt", "isotonic"]),
+    st.lists(st.floats(-20, 20), min_size=2, max_size=30),
+    st.integers(0, 99),
+)
 def test_maps_are_monotone_and_survive_json(kind, scores, seed):
     """Order is never turned round, probabilities are inside (0, 1), and JSON changes no digit."""
     found = calibrate.fit(kind, *drawn(0.8, -1, n=300, seed=seed))

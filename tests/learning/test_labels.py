@@ -43,12 +43,25 @@ def tables(reach=400, said=None, **frames):
 
 def subscriptions(*rows):
     """(account, start, end, notice, seats, plan, mrr) by day numbers; None is blank."""
-    return pd.DataFrame([{"account_id": a, "subscription_id": str(k), "started_at": at(s), "ended_at": None if e is None else at(e),
-                          "end_recorded_at": None if n is None else at(n), "seats": seats, "plan": plan, "mrr": mrr,
-                          "currency": "EUR"} for k, (a, s, e, n, seats, plan, mrr) in enumerate(rows)])
+    return pd.DataFrame(
+        [
+            {
+                "account_id": a,
+                "subscription_id": str(k),
+                "started_at": at(s),
+                "ended_at": None if e is None else at(e),
+                "end_recorded_at": None if n is None else at(n),
+                "seats": seats,
+                "plan": plan,
+                "mrr": mrr,
+                "currency": "EUR",
+            }
+            for k, (a, s, e, n, seats, plan, mrr) in enumerate(rows)
+        ]
+    )
 
 
-def sub(start, end=None, notice=None, seats=10.0, plan="team", mrr=100.0, account="a"):
+def sub(start, end=None, notice=None, *, seats=10.0, plan="team", mrr=100.0, account="a"):
     return account, start, end, notice, seats, plan, mrr
 
 
@@ -69,8 +82,15 @@ def test_the_golden_labels_value_by_value(name):
     book = Tables.from_frames(Settings(covers_until=moment("2026-02-01")), **frames)
     expected = pd.read_csv(GOLDEN / "expected_labels.csv", dtype=str, keep_default_na=False).query("target == @name")
     target = TARGETS[name]
-    asked = pd.DataFrame({"row_id": expected["id"] + expected["cutoff"], "entity": target.entity, "entity_id": expected["id"],
-                          "account_id": expected["id"], "cutoff": pd.to_datetime(expected["cutoff"], utc=True).dt.as_unit("us")})
+    asked = pd.DataFrame(
+        {
+            "row_id": expected["id"] + expected["cutoff"],
+            "entity": target.entity,
+            "entity_id": expected["id"],
+            "account_id": expected["id"],
+            "cutoff": pd.to_datetime(expected["cutoff"], utc=True).dt.as_unit("us"),
+        }
+    )
     found = label(target, book, asked)
     assert expected["label"].tolist() == ["" if pd.isna(one) else str(one) for one in found["label"]]
     assert expected["why_none"].tolist() == found["why_none"].tolist()
@@ -100,8 +120,8 @@ def test_churn_follows_the_spans_of_coverage(rows, expected):
 
 def test_a_label_that_is_not_mature_is_censored():
     """Window plus grace may not reach past what the table covers."""
-    assert (None, "censored") == told(SHORT, [sub(-50, 5)], reach=15)[:2]
-    assert (1, "") == told(SHORT, [sub(-50, 5)], reach=16)[:2]
+    assert told(SHORT, [sub(-50, 5)], reach=15)[:2] == (None, "censored")
+    assert told(SHORT, [sub(-50, 5)], reach=16)[:2] == (1, "")
 
 
 @pytest.mark.parametrize(("rows", "expected"), [
@@ -133,7 +153,7 @@ def test_plans_in_the_settings_order_win_over_prices():
     """A plan that costs less but stands higher is still a step up."""
     said = {"features": {"plans": ["gold", "silver"], "addons": ["sms"]}}
     rows = [sub(-50, 5, plan="gold", mrr=300.0), sub(5, plan="silver")]
-    assert (1, "plan") == tuple(told(replace(SHORT, name="expansion"), rows, said=said)[i] for i in (0, 2))
+    assert tuple(told(replace(SHORT, name="expansion"), rows, said=said)[i] for i in (0, 2)) == (1, "plan")
 
 
 def test_gains_are_in_the_workspaces_currency():
@@ -141,7 +161,9 @@ def test_gains_are_in_the_workspaces_currency():
     both = subscriptions(sub(-50, 5), sub(5, seats=20.0, mrr=200.0), sub(-50, account="b"))
     both.loc[[0, 1], "currency"] = "USD"
     book = tables(subscriptions=both, said={"rates": {"USD": 0.9}})
-    assert [pytest.approx(90.0)] == label(replace(SHORT, name="expansion"), book, points(["a"], [at(0)]))["value"].tolist()
+    assert [pytest.approx(90.0)] == label(replace(SHORT, name="expansion"), book, points(["a"], [at(0)]))[
+        "value"
+    ].tolist()
 
 
 @pytest.mark.parametrize(("used", "expected"), [
@@ -168,22 +190,28 @@ def test_an_inactivity_longer_than_the_grace_is_refused():
 
 def test_a_named_failure_code_counts_alone():
     """[targets.maintenance] code = 'pump' makes a fan's failure no positive."""
-    events = pd.DataFrame({"asset_id": ["m", "m"], "occurred_at": [at(1), at(40)], "kind": "failure", "code": ["fan", "pump"]})
+    events = pd.DataFrame(
+        {"asset_id": ["m", "m"], "occurred_at": [at(1), at(40)], "kind": "failure", "code": ["fan", "pump"]}
+    )
     assets = pd.DataFrame({"asset_id": ["m"], "account_id": ["a"], "installed_at": [at(-9)]})
-    book = tables(assets=assets, asset_events=events, said={"targets": {"maintenance": {"code": "pump", "horizon": "5d"}}})
+    book = tables(
+        assets=assets, asset_events=events, said={"targets": {"maintenance": {"code": "pump", "horizon": "5d"}}}
+    )
     target = configured(MAINTENANCE, book.settings)
     found = label(target, book, points(["m"], [at(0), at(38)], "asset"))
-    assert [0, 1] == found["label"].tolist()
-    assert [None, "pump"] == found["kind"].tolist()
+    assert found["label"].tolist() == [0, 1]
+    assert found["kind"].tolist() == [None, "pump"]
 
 
 def test_treated_accounts_are_marked():
     """A task that stood inside the window marks the row, and the cutoff's share of marked rows is the propensity."""
-    outcomes = pd.DataFrame({"key": ["k"], "account_id": ["a"], "play": ["save"], "occurred_at": [at(3)], "status": ["completed"]})
+    outcomes = pd.DataFrame(
+        {"key": ["k"], "account_id": ["a"], "play": ["save"], "occurred_at": [at(3)], "status": ["completed"]}
+    )
     book = tables(subscriptions=subscriptions(sub(-50), sub(-50, account="b")), outreach_outcomes=outcomes)
     found = label(SHORT, book, points(["a", "b"], [at(0), at(20)]))
-    assert [True, False, False, False] == found["treated"].tolist()
-    assert [0.5, 0.5, 0.0, 0.0] == found["propensity"].tolist()
+    assert found["treated"].tolist() == [True, False, False, False]
+    assert found["propensity"].tolist() == [0.5, 0.5, 0.0, 0.0]
 
 
 def test_points_of_another_entity_are_refused():
@@ -203,31 +231,43 @@ def random_spans(rng, accounts):
 def as_book(made, accounts):
     frame = pd.DataFrame(made).assign(plan="team", currency="EUR")
     for name in ("started_at", "ended_at", "end_recorded_at", "recorded_at"):
-        frame[name] = pd.to_datetime(pd.Series([None if pd.isna(day) else at(int(day)) for day in frame[name]]), utc=True)
+        frame[name] = pd.to_datetime(
+            pd.Series([None if pd.isna(day) else at(int(day)) for day in frame[name]]), utc=True
+        )
     known = pd.DataFrame({"account_id": [f"{account:03d}" for account in range(accounts)], "created_at": at(-900)})
-    return Tables.from_frames(Settings(covers_until=at(400)), accounts=known, subscriptions=frame.assign(mrr=frame["seats"] * 10))
+    return Tables.from_frames(
+        Settings(covers_until=at(400)), accounts=known, subscriptions=frame.assign(mrr=frame["seats"] * 10)
+    )
 
 
 @settings(max_examples=5, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_nothing_recorded_after_the_close_changes_a_label(seed):
-    """Scrambling every row, and every end, that became known after the close leaves churn and expansion as they were."""
+    """Scrambling every row and every end known only after the close leaves both labels as they were."""
     rng = np.random.default_rng(seed)
     close, plain, scrambled = SHORT.window // DAY, [], []
     for account, start, length, notice, seats, late in random_spans(rng, 80):
         known, end = start + late, None if length is None else start + length
-        notice = None if end is None else notice
-        row = {"account_id": account, "started_at": start, "ended_at": end, "end_recorded_at": notice, "seats": seats,
+        row = {"account_id": account, "started_at": start, "ended_at": end, "seats": seats,
+               "end_recorded_at": None if end is None else notice,
                "recorded_at": known}
         plain.append(row)
         if known > close:
-            row = {**row, "started_at": int(rng.integers(-60, close)), "ended_at": None, "end_recorded_at": None, "seats": 99.0}
+            row = {
+                **row,
+                "started_at": int(rng.integers(-60, close)),
+                "ended_at": None,
+                "end_recorded_at": None,
+                "seats": 99.0,
+            }
         elif end is not None and max(known, end if notice is None else notice) > close:
             row = {**row, "ended_at": None, "end_recorded_at": None} if rng.random() < 0.5 else {
                 **row, "ended_at": end + 40, "end_recorded_at": close + 1}
         scrambled.append(row)
-    scrambled += [{**row, "started_at": 4, "ended_at": None, "end_recorded_at": None, "seats": 500.0, "recorded_at": close + 1}
-                  for row in scrambled[:20]]
+    scrambled += [
+        {**row, "started_at": 4, "ended_at": None, "end_recorded_at": None, "seats": 500.0, "recorded_at": close + 1}
+        for row in scrambled[:20]
+    ]
     asked = points([f"{account:03d}" for account in range(80)], [at(0)])
     first, second = as_book(plain, 80), as_book(scrambled[::-1], 80)
     for target in (SHORT, replace(SHORT, name="expansion")):

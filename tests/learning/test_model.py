@@ -33,7 +33,12 @@ def test_bands_follow_the_probability(trained, frame):
     """No lower band has a higher probability than a higher band."""
     scores = trained.model.predict(frame).groupby("band")["probability"].agg(["min", "max"])
     assert {"low", "medium", "high"} == set(scores.index)
-    assert scores.loc["low", "max"] <= scores.loc["medium", "min"] <= scores.loc["medium", "max"] <= scores.loc["high", "min"]
+    assert (
+        scores.loc["low", "max"]
+        <= scores.loc["medium", "min"]
+        <= scores.loc["medium", "max"]
+        <= scores.loc["high", "min"]
+    )
 
 
 def test_the_same_rows_in_any_order_give_the_same_model(book, trained):
@@ -50,19 +55,25 @@ def test_text_and_json_hold_the_whole_model(trained, frame):
     assert trained.model.explain(frame).equals(again.explain(frame))
 
 
-@pytest.mark.parametrize(("change", "mend"), [
-    (lambda parts: {**parts, "model.json": "{"}, "Train it again"),
-    (lambda parts: {"model.json": parts["model.json"]}, "Train it again"),
-    (lambda parts: {**parts, "model.json": parts["model.json"].replace('"format": 1', '"format": 9')}, "Upgrade churnkit"),
-    (lambda parts: {**parts, "model.json": parts["model.json"].replace('"mrr"', '"arr"')}, "not of one model"),
-])
+@pytest.mark.parametrize(
+    ("change", "mend"),
+    [
+        (lambda parts: {**parts, "model.json": "{"}, "Train it again"),
+        (lambda parts: {"model.json": parts["model.json"]}, "Train it again"),
+        (
+            lambda parts: {**parts, "model.json": parts["model.json"].replace('"format": 1', '"format": 9')},
+            "Upgrade churnkit",
+        ),
+        (lambda parts: {**parts, "model.json": parts["model.json"].replace('"mrr"', '"arr"')}, "not of one model"),
+    ],
+)
 def test_broken_parts_are_refused(trained, change, mend):
     with pytest.raises(ModelError, match=mend):
         Model.from_parts(change(trained.model.to_parts()))
 
 
 def test_a_missing_feature_is_named_with_its_nearest(trained, frame):
-    with pytest.raises(ModelError, match="CHURN needs column 'tickets_open'. Did you mean 'tickets_opened'?"):
+    with pytest.raises(ModelError, match=r"CHURN needs column 'tickets_open'\. Did you mean 'tickets_opened'\?"):
         trained.model.predict(frame.rename(columns={"tickets_open": "tickets_opened"}))
 
 
@@ -77,7 +88,7 @@ def test_an_unfitted_model_says_so(frame):
 
 
 def test_no_rows_give_no_scores(trained, frame):
-    assert 0 == len(trained.model.predict(frame.head(0)))
+    assert len(trained.model.predict(frame.head(0))) == 0
     assert list(REASONS) == list(trained.model.explain(frame.head(0)).columns)
 
 
@@ -104,9 +115,21 @@ def test_contributions_are_those_of_the_shap_package(frame):
 def labels_of(frame):
     rng = np.random.default_rng(1)
     y = (rng.random(len(frame)) < 1 / (1 + np.exp(-(frame["tickets_open"] - 1)))).astype(int)
-    return pd.DataFrame({"row_id": frame["row_id"], "entity_id": frame["entity_id"], "account_id": frame["account_id"],
-                         "cutoff": frame["cutoff"], "target": "churn", "label": pd.array(y, dtype="Int64"), "why_none": "",
-                         "kind": None, "value": np.nan, "treated": False, "propensity": 0.0})
+    return pd.DataFrame(
+        {
+            "row_id": frame["row_id"],
+            "entity_id": frame["entity_id"],
+            "account_id": frame["account_id"],
+            "cutoff": frame["cutoff"],
+            "target": "churn",
+            "label": pd.array(y, dtype="Int64"),
+            "why_none": "",
+            "kind": None,
+            "value": np.nan,
+            "treated": False,
+            "propensity": 0.0,
+        }
+    )
 
 
 def test_reasons_are_few_ranked_and_of_different_families(trained, frame):

@@ -20,9 +20,11 @@ from churnkit.learning.training import train, training_set
 def test_rows_without_a_label_are_dropped_and_counted(book):
     """The reasons and counts are kept and said."""
     features, labels = book
-    gone = labels.assign(label=labels["label"].mask(labels.index < 5), why_none=np.where(labels.index < 5, "censored", ""))
+    gone = labels.assign(
+        label=labels["label"].mask(labels.index < 5), why_none=np.where(labels.index < 5, "censored", "")
+    )
     found = training_set(CHURN, features, gone)
-    assert {"censored": 5} == dict(found.dropped)
+    assert dict(found.dropped) == {"censored": 5}
     assert len(labels) - 5 == len(found)
     assert "without a label: 5 censored" in found.says()
 
@@ -58,7 +60,7 @@ def test_split_is_purged_by_lead_horizon_and_grace(rows):
     early, late = rows.split("2025-03-01")
     assert (early.keys["cutoff"] + CHURN.window).max() <= pd.Timestamp("2025-03-01", tz="UTC")
     assert late.keys["cutoff"].min() >= pd.Timestamp("2025-03-01", tz="UTC")
-    with pytest.raises(ModelError, match="no training rows.*Choose an `at`"):
+    with pytest.raises(ModelError, match=r"no training rows.*Choose an `at`"):
         rows.split("2024-01-15")
 
 
@@ -67,7 +69,9 @@ def test_split_is_purged_by_lead_horizon_and_grace(rows):
 def test_the_timeline_keeps_both_gaps(months, window, share):
     """Whatever the history, fit, stop and test are apart by the whole window, or it is said to be too short."""
     features, labels = made(entities=2, months=months)
-    target = replace(CHURN, lead=CHURN.lead * 0, grace=CHURN.grace * 0, horizon=pd.Timedelta(days=window * 3).to_pytimedelta())
+    target = replace(
+        CHURN, lead=CHURN.lead * 0, grace=CHURN.grace * 0, horizon=pd.Timedelta(days=window * 3).to_pytimedelta()
+    )
     some = training_set(target, features, labels)
     try:
         cut = timeline(some, share)

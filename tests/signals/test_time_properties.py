@@ -134,7 +134,10 @@ def test_nothing_recorded_after_a_cutoff_changes_a_feature_at_it(frames, random)
                     after = pd.to_datetime(rows[column], utc=True) > cutoff
                     if column == "ended_at":  # a notice already given names its end beforehand: that one is known
                         after &= pd.to_datetime(rows["end_recorded_at"], utc=True).isna()
-                    rows.loc[after, column] = random.choice([None, _time(600)])
+                    # A rating without a time counts from the ticket's end, so a later one is moved and changed, not untimed.
+                    rows.loc[after, column] = _time(600) if column == "rated_at" else random.choice([None, _time(600)])
+                    if column == "rated_at":
+                        rows.loc[after, ["csat", "effort"]] = float(random.randint(1, 5))
         changed[name] = rows
     found = features(changed, CUTOFFS[:3])
     pd.testing.assert_frame_equal(expected, found, check_exact=False, rtol=0, atol=2e-9)

@@ -1,0 +1,132 @@
+"""The registry: what is kept, who is champion, and that nothing changed is trusted."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from churnkit.errors import ModelError
+
+AT = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+
+
+@pytest.fixture
+def registered(registry, trained):
+    """A registry with one skilled version, and the folder of its artefact."""
+    registry.register(trained, at=AT)
+    return registry, next(registry.artifacts.rglob("MLmodel")).parent
+
+
+def other(trained, *, skill=True, loss=0.0, seed=8):
+    """The same run with another verdict, another log loss and another seed."""
+    table = trained.evaluation.table.copy()
+    table.loc["log_loss", "model"] += loss
+    model = type(trained.model).from_parts(trained.model.to_parts())
+    model.seed = seed
+    return replace(trained, model=model, evaluation=replace(trained.evaluation, skill=skill, table=table))
+
+
+def test_there_is_no_champion_before_the_first_training(registry):
+    assert registry.champion("churn") is None
+
+
+def test_the_champion_is_the_model_that_was_registered(registered, trained, book):
+    champion = registered[0].champion("churn")
+    assert (champion.version, champion.skill) == ("churn-1", True)
+    assert trained.model.probability(book[0]).tolist() == champion.model.probability(book[0]).tolist()
+    assert {"churn-1"} == set(champion.model.predict(book[0].head(3))["model_version"])
+
+
+def test_the_same_run_is_registered_once(registered, trained):
+    assert registered[0].register(trained, at=AT) == "churn-1"
+    assert len(registered[0].versions("churn")) == 1
+
+
+@pytest.mark.parametrize(
+    ("skill", "loss", "champion"), [(True, -0.01, "churn-2"), (True, 0.01, "churn-1"), (False, -0.01, "churn-1")]
+)
+def test_a_newer_version_must_prove_skill_and_be_no_worse(registered, trained, skill, loss, champion):
+    registry, _ = registered
+    registry.register(other(trained, skill=skill, loss=loss), at=AT)
+    assert champion == registry.champion("churn").version
+    assert {"champion", "challenger"} >= set(registry.versions("churn")["role"]) - {""}
+
+
+def test_a_version_without_skill_says_so_in_its_name(registry, trained):
+    assert registry.register(other(trained, skill=False), at=AT) == "churn-1 (no skill)"
+    champion = registry.champion("churn")
+    assert (champion.version, champion.skill) == ("churn-1 (no skill)", False)
+    assert registry.register(trained, at=AT) == "churn-2"
+    assert registry.champion("churn").skill
+
+
+@pytest.mark.parametrize("file", ["artifacts/model.txt", "artifacts/model.json", "scorer.py", "MLmodel"])
+def test_a_changed_file_is_refused_before_it_is_read(registered, file):
+    registry, folder = registered
+    path = folder / file
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(ModelError, match=f"'{file}' was changed since it was registered.*train again"):
+        registry.champion("churn")
+
+
+def test_an_added_or_missing_file_is_refused(registered):
+    registry, folder = registered
+    (folder / "extra.py").write_text("")
+    with pytest.raises(ModelError, match=r"'extra.py' does not belong there"):
+        registry.champion("churn")
+    (folder / "extra.py").unlink()
+    (folder / "artifacts" / "model.txt").unlink()
+    with pytest.raises(ModelError, match=r"'artifacts/model.txt' is missing"):
+        registry.champion("churn")
+
+
+def test_the_artefact_holds_text_alone(registered):
+    """No pickle: every file is text, and the model's is LightGBM's."""
+    files = [path for path in registered[1].rglob("*") if path.is_file()]
+    assert not [path for path in files if path.suffix in {".pkl", ".pickle", ".joblib"}]
+    for path in files:
+        path.read_text(encoding="utf-8")
+    assert (registered[1] / "artifacts" / "model.txt").read_text().startswith("tree\n")
+
+
+def test_figures_plots_and_both_fits_are_logged(registered, trained):
+    registry, folder = registered
+    client = registry._client
+    run = client.get_run(client.get_model_version("churn", "1").run_id)
+    assert float(run.data.metrics["auc.model"]) == pytest.approx(trained.evaluation.table.loc["auc", "model"])
+    assert str(trained.model.rounds) == run.data.params["rounds"]
+    kept = {path.relative_to(folder.parent).as_posix() for path in folder.parent.rglob("*")}
+    assert {"evaluation.png", "evaluation.csv", "holdout/model.txt", "holdout/model.json"} <= kept
+    assert json.loads(client.get_model_version("churn", "1").tags["churnkit.files"])
+
+
+def test_other_peoples_tools_get_the_same_probabilities(registered, trained, book):
+    """MLflow's own loader runs scorer.py from the artefact, which knows nothing of churnkit."""
+    assert "churnkit" not in [
+        line.split()[1].split(".")[0]
+        for line in (registered[1] / "scorer.py").read_text().splitlines()
+        if line.startswith(("import ", "from "))
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlflow import pyfunc
+
+        scorer = pyfunc.load_model(str(registered[1]))
+        inputs = book[0][list(trained.model.features)].head(500)
+        found = scorer.predict(inputs)
+    np.testing.assert_allclose(trained.model.probability(book[0].head(500)), found["probability"], atol=1e-12)
+
+
+def test_nothing_below_this_file_needs_a_network_or_git():
+    """The switches stand in the door's own text, before MLflow is imported."""
+    from churnkit.learning import registry as door
+
+    text = Path(door.__file__).read_text()
+    assert text.index("MLFLOW_DISABLE_TELEMETRY") < text.index("import mlflow")
+    assert text.index("GIT_PYTHON_REFRESH") < text.index("import mlflow")
