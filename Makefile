@@ -26,7 +26,7 @@ demo: $(READY) ## simulate a book, train, score, plan, and print the top tasks w
 	@$(BIN)/churnkit demo $(DEMO)
 
 test: $(READY) ## the tests (minutes); slow and real-data suites have targets of their own
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 slow: $(READY) ## the slow tests: label shuffles, random kills, the wheel in an empty environment
 	@$(BIN)/python -m pytest -m slow

@@ -231,11 +231,14 @@ def pipeline(*stations: str) -> None:
 
 def _do(job: Callable[[], Report], as_json: bool) -> None:
     """Runs a job, shows its report, and turns its errors into one paragraph and an exit code."""
+    from churnkit.jobs.workspace import NOW
+
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
     logging.getLogger("churnkit").setLevel(logging.INFO)
     logging.captureWarnings(capture=True)  # libraries' own deprecations are for us, not for who runs a job
     logging.getLogger("py.warnings").setLevel(logging.ERROR)
     try:
+        NOW.set(dt.datetime.now(dt.UTC))
         report = job()
     except BusyError as error:
         _fail(str(error), 4)

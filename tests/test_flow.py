@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +41,7 @@ def test_the_day_ends_with_tasks_a_person_can_read(done):
     assert tasks
     for task in tasks:
         assert task["title"]
-        assert "Suggested by" in task["body"]
+        assert re.search(r"\nSuggested .*by", task["body"])
         assert len(task["body"].split()) <= 220
 
 
@@ -78,10 +79,10 @@ def test_a_dry_plan_changes_nothing(done):
 def test_answers_come_home_as_a_raw_table(done):
     """A disposition written into the CRM's file becomes a row of outreach_outcomes."""
     folder, _ = done
-    file = sorted((folder / "crm" / "tasks").glob("*.json"))[0]
+    file = min((folder / "crm" / "tasks").glob("*.json"))
     task = json.loads(file.read_text())
     file.write_text(json.dumps({**task, "status": "completed", "disposition": "no_response"}))
-    jobs.sync(folder, moment("2026-11-02"))
+    assert invoke("sync", str(folder), "--at", "2026-11-02")[0] == 0
     rows = pd.read_csv(folder / "data" / "raw" / "outreach_outcomes.csv", dtype=str)
     mine = rows[rows["key"] == task["key"]]
     assert mine["disposition"].tolist() == ["no_response"]
@@ -104,8 +105,9 @@ def test_check_gives_a_verdict_per_target(done):
     """Feeds, missing tables and a verdict for each of the three."""
     folder, _ = done
     code, shown = invoke("check", str(folder), "--at", AT, "--json")
-    assert code in {0, 3}
-    assert [one["target"] for one in json.loads(shown.splitlines()[-1])["verdicts"]] == ["churn", "expansion", "maintenance"]
+    assert code == 0
+    verdicts = json.loads(shown.splitlines()[-1])["verdicts"]
+    assert [one["target"] for one in verdicts] == ["churn", "expansion", "maintenance"]
 
 
 def test_doctor_finds_a_healthy_workspace(done):
@@ -121,7 +123,7 @@ def test_the_online_store_answers_after_features(done):
     from churnkit.signals.store import Store
 
     folder, report = done
-    jobs.features(folder, moment(AT))
+    assert invoke("features", str(folder), "--at", AT)[0] == 0
     account = report.data["plan"]["tasks"][0]["account_id"]
     assert Store(folder / "features").online(account, CHURN)["cutoff"] == moment(AT)
 

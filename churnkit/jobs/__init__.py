@@ -24,13 +24,14 @@ def check(folder: Path, at: dt.datetime) -> Report:
     from churnkit.watch import check as look
 
     with workspace(folder) as settings:
-        tables = read(settings, at)
+        tables = read(settings.model_copy(update={"invalid": "drop"}), at)  # to say all that is wrong, not the first
         found = look(tables, at)
+        wrong = settings.invalid == "raise" and any(finding.severity == "error" for finding in found.findings)
         verdicts = [verdict(target, tables, settings, at) for target in targets(settings, tables)]
     notes = [*found.lines(), *(sentence for one in verdicts for sentence in one.sentences())]
     rows = [*found.rows(), *(row for one in verdicts for row in one.rows())]
     data = {**found.to_dict(), "verdicts": [one.to_dict() for one in verdicts]}
-    return Report("check", rows=rows, notes=notes, data=data, code=0 if found.ok else HELD_BACK)
+    return Report("check", rows=rows, notes=notes, data=data, code=0 if found.ok and not wrong else HELD_BACK)
 
 
 def features(folder: Path, at: dt.datetime, *, start: dt.datetime | None = None,

@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import logging
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,12 +48,16 @@ def workspace(folder: Path) -> Iterator[Settings]:
         lock.release()
 
 
+NOW: ContextVar[dt.datetime | None] = ContextVar("now", default=None)
+"""The time of the run, as cli.py read it off the clock: later rows than this are impossible. Not data time."""
+
+
 def read(settings: Settings, at: dt.datetime) -> Tables:
     """The workspace's raw tables, validated as of `at`."""
     from churnkit.signals.tables import read_tables
 
     log.info("reading the raw tables of %s", settings.root)
-    return read_tables(settings.root, at=at)
+    return read_tables(settings, at=at, now=NOW.get())
 
 
 def targets(settings: Settings, tables: Tables) -> list[Target]:

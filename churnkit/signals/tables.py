@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -100,7 +101,8 @@ class Tables(Mapping[str, pd.DataFrame]):
         """The DuckDB connection beneath `con`, for SQL."""
         return cast("duckdb.DuckDBPyConnection", self.con.con)
 
-    def _filled(self, opened: Mapping[str, list[tuple[Source, TableMap]]], at: dt.datetime | str | None) -> Tables:
+    def _filled(self, opened: Mapping[str, list[tuple[Source, TableMap]]], at: dt.datetime | str | None,
+                now: dt.datetime | None = None) -> Tables:
         """Stages, validates and keeps the opened sources."""
         staged: dict[str, mapping.Staged] = {}
         for name in _joined_first(opened):
@@ -108,7 +110,8 @@ class Tables(Mapping[str, pd.DataFrame]):
         self.given = frozenset(staged)
         run = moment(at) if at is not None else None
         self.covers_until = _covers_until(self.raw, staged, self.settings, run)
-        checked = validate.validate(self.con, staged, self.settings, self.covers_until, run)
+        latest = max((time for time in (run, now) if time is not None), default=None)
+        checked = validate.validate(self.con, staged, self.settings, self.covers_until, latest)
         self.findings, self.counts = checked.findings, checked.counts
         for name, table in RAW_TABLES.items():
             if name not in staged:
@@ -118,12 +121,13 @@ class Tables(Mapping[str, pd.DataFrame]):
         return self
 
 
-def read_tables(path: str | Path | Settings, at: dt.datetime | str | None = None) -> Tables:
+def read_tables(path: str | Path | Settings, at: dt.datetime | str | None = None,
+                now: dt.datetime | None = None) -> Tables:
     """The tables of a workspace (a folder with churnkit.toml), or of a plain folder of files named as in the contract.
 
-    `at` is the time of the run, which a row's own time may not pass. Each table's `covers_until` is what the settings
-    declare, else `at`, else the latest time at which anything is known to have happened, over all tables:
-    never the last event of one account.
+    `at` is the cutoff that the run looks from, `now` the time of the run itself where that is later: a row's own time may
+    pass neither. Each table's `covers_until` is what the settings declare, else `at`, else the latest time at which
+    anything is known to have happened, over all tables: never the last event of one account.
 
     Raises:
         SettingsError: If churnkit.toml is wrong.
@@ -149,15 +153,14 @@ def read_tables(path: str | Path | Settings, at: dt.datetime | str | None = None
     if opened and lacking:
         raise DataError(
             f"'{settings.raw}' holds no {lacking}.csv. Accounts and one table of signals, such as usage_events, are "
-            "the "
-            f"least there must be: put {lacking}.csv there, or say [tables.{lacking}] source = '...'."
+            f"the least there must be: put {lacking}.csv there, or say [tables.{lacking}] source = '...'."
         )
     if not opened:
         raise DataError(
             f"'{settings.raw}' holds no table of the contract. Put accounts.csv and a signal table "
             f"such as usage_events.csv there, or map your files: churnkit init --from FOLDER."
         )
-    return tables._filled(opened, at)  # noqa: SLF001 - the other constructor of the same class
+    return tables._filled(opened, at, now)  # noqa: SLF001 - the other constructor of the same class
 
 
 def frame(expr: ir.Table) -> pd.DataFrame:

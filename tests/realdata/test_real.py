@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from churnkit import jobs
-from churnkit.jobs import setup
 from churnkit.cutoffs import moment
+from churnkit.jobs import setup
 from churnkit.settings import load
 
-pytestmark = pytest.mark.realdata
+pytestmark = pytest.mark.realdata  # prints its figures: they stand in the README
 HERE = Path(__file__).parent
 
 
@@ -41,9 +42,8 @@ def made(tmp_path_factory, real_data):
 
 def show(name: str, report: jobs.Report) -> None:
     """Prints the figures that the README quotes."""
-    print(f"\n== {name}")
-    print(pd.DataFrame(report.data["models"]).T.to_string(header=False))
-    print("\n".join(report.notes))
+    figures = pd.DataFrame(report.data["models"]).T.to_string(header=False)
+    sys.stdout.write("\n".join(["", f"== {name}", figures, *report.notes, ""]))
 
 
 def model(report: jobs.Report, target: str) -> dict:
@@ -63,7 +63,8 @@ def test_crm6_claims_no_churn_skill_it_cannot_prove(made):
     row = model(report, "churn")
     proven = row["auc_lower_99"] > 0.5 and row["log_loss_gain_upper_99"] < 0
     assert (row["skill"] == "proven") == proven
-    tasks = [task for task in report.data["plan"]["tasks"] if task["target"] == "churn" and task["opened_by"] == "model"]
+    tasks = [task for task in report.data["plan"]["tasks"]
+             if task["target"] == "churn" and task["opened_by"] == "model"]
     assert proven or tasks == []
 
 
@@ -82,7 +83,7 @@ def test_ravenstack_is_read_whole_and_its_oddities_are_said(made, real_data, mon
     report = jobs.check(folder, moment("2025-01-01"))
     given = {row["table"] for row in report.rows if "table" in row}
     assert {"accounts", "subscriptions", "usage_events", "support_tickets", "record_changes"} <= given
-    print("\n".join(report.notes))
+    sys.stdout.write("\n".join([*report.notes, ""]))
     assert load(folder).invalid == "quarantine"
 
 

@@ -134,7 +134,7 @@ def test_nothing_recorded_after_a_cutoff_changes_a_feature_at_it(frames, random)
                     after = pd.to_datetime(rows[column], utc=True) > cutoff
                     if column == "ended_at":  # a notice already given names its end beforehand: that one is known
                         after &= pd.to_datetime(rows["end_recorded_at"], utc=True).isna()
-                    # A rating without a time counts from the ticket's end, so a later one is moved and changed, not untimed.
+                    # A rating without a time counts from the ticket's end: a later one is moved, not untimed.
                     rows.loc[after, column] = _time(600) if column == "rated_at" else random.choice([None, _time(600)])
                     if column == "rated_at":
                         rows.loc[after, ["csat", "effort"]] = float(random.randint(1, 5))
