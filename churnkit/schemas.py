@@ -76,8 +76,8 @@ def _word(name: str, *values: str, required: bool = False) -> Column:
 
 
 def _number(name: str, *, low: float | None = None, high: float | None = None, unit: str = "",
-            required: bool = False) -> Column:
-    return Column(name, "float", required=required, low=low, high=high, unit=unit)
+            required: bool = False, says: str = "") -> Column:
+    return Column(name, "float", required=required, low=low, high=high, unit=unit, says=says)
 
 
 def _count(name: str) -> Column:
@@ -142,7 +142,7 @@ RAW_TABLES: Mapping[str, Table] = MappingProxyType({
                 _time("reopened_at", after="opened_at"), _count("reassigned_count"),
                 _time("resolved_at", after="opened_at"), _word("handled_by", "bot", "human"),
                 _time("handed_over_at", after="opened_at"), _number("csat", low=1, high=5),
-                _number("effort", low=1, high=7),
+                _number("effort", low=1, high=7, says="ease of getting help: 1 very hard, 7 very easy"),
                 _time("rated_at", after="opened_at"), _text("subject"), _text("body"), _recorded("opened_at"),
                 Column("url", "text", says="link that the brief shows"),
             ),
@@ -288,7 +288,8 @@ POINTS = ("row_id", "entity", "entity_id", "account_id", "cutoff")
 """Prediction points: `row_id` is unique and stable; `entity` is account or asset."""
 
 SIGNALS = ("account_id", "asset_id", "signal", "occurred_at", "evidence", "evidence_id")
-"""Plain signals on which rule plays open, one row per signal; `evidence` is a sentence, `evidence_id` a ticket or code."""
+"""Plain signals on which rule plays open, one row per signal; `evidence` is a sentence, `evidence_id` a ticket
+or code."""
 
 HELD = ("entity_id", "account_id", "target", "play", "why", "until", "detail")
 """Why a scored entity has no task."""

@@ -11,6 +11,18 @@ LOCK = ROOT / "requirements.lock"
 _SILENCE = ("error sending request", "Failed to fetch", "dns error", "network connectivity is disabled", "timed out")
 
 
+def locked() -> list[str]:
+    """The lock's requirements, each with its hashes on one line."""
+    return LOCK.read_text().replace("\\\n", " ").splitlines()
+
+
+def pins(folder: Path) -> Path:
+    """A file of the lock's versions without hashes, for use as constraints, which install nothing themselves."""
+    file = folder / "pins.txt"
+    file.write_text("".join(block.split(" --hash")[0] + "\n" for block in locked()))
+    return file
+
+
 def uv(*arguments: str | Path) -> str:
     """Runs uv and gives its stdout; skips where the registry is out of reach, fails on any other trouble."""
     done = subprocess.run([sys.executable, "-m", "uv", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True,

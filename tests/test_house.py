@@ -30,7 +30,10 @@ def test_the_command_line_imports_nothing_heavy():
     assert _imported("import churnkit.cli") & (HEAVY | {"pydantic", "sqlalchemy", "numpy"}) == set()
 
 
-@pytest.mark.parametrize("module", ["outbox", "sync", "policy", "task", "impact", "crm.base", "crm.files", "crm.memory"])
+CRM_JOB = ("outbox", "sync", "policy", "task", "impact", "crm.base", "crm.files", "crm.memory")
+
+
+@pytest.mark.parametrize("module", CRM_JOB)
 def test_a_crm_job_imports_nothing_heavy(module):
     """A sync every few minutes may not pay for models and data frames."""
     assert _imported(f"import churnkit.outreach.{module}") & HEAVY == set()
@@ -38,8 +41,9 @@ def test_a_crm_job_imports_nothing_heavy(module):
 
 def test_the_sync_command_imports_nothing_heavy(tmp_path):
     """Not at import and not while it runs."""
-    code = (f"from pathlib import Path; from churnkit import jobs; from churnkit.jobs import setup; from churnkit.cutoffs import moment; "
-            f"setup.init(Path({str(tmp_path)!r})); jobs.sync(Path({str(tmp_path)!r}), moment('2026-11-01'))")
+    code = ("from pathlib import Path; from churnkit import jobs; from churnkit.jobs import setup; "
+            f"from churnkit.cutoffs import moment; folder = Path({str(tmp_path)!r}); "
+            "setup.init(folder); jobs.sync(folder, moment('2026-11-01'))")
     assert _imported(code) & HEAVY == set()
 
 

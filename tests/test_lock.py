@@ -4,7 +4,7 @@ import re
 import tomllib
 
 import pytest
-from fresh import LOCK, ROOT, uv
+from fresh import LOCK, ROOT, locked, pins, uv
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -13,15 +13,10 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def _blocks() -> list[str]:
-    """The lock's requirements, each with its hashes on one line."""
-    return LOCK.read_text().replace("\\\n", " ").splitlines()
-
-
 def _pinned(python: str) -> dict[str, str]:
     """Name and version of all that the lock installs on this machine under a Python."""
     here = {**default_environment(), "python_version": python, "python_full_version": f"{python}.0"}
-    found = [Requirement(block.split(" --hash")[0]) for block in _blocks()]
+    found = [Requirement(block.split(" --hash")[0]) for block in locked()]
     return {canonicalize_name(one.name): str(one.specifier).removeprefix("==") for one in found
             if one.marker is None or one.marker.evaluate(here)}
 
@@ -38,8 +33,8 @@ def _asked() -> list[Requirement]:
 def test_every_requirement_is_pinned_and_has_a_hash():
     """Each entry is name==version, perhaps a marker, and one SHA-256 or more; there is nothing else in the file."""
     entry = re.compile(r"[a-z0-9.\-]+==\S+( ; [^\\@]+?)?(\s+--hash=sha256:[0-9a-f]{64})+")
-    assert [block for block in _blocks() if not entry.fullmatch(block)] == []
-    assert len(_blocks()) > 50
+    assert [block for block in locked() if not entry.fullmatch(block)] == []
+    assert len(locked()) > 50
 
 
 def test_the_lock_names_no_index_and_no_address():
@@ -62,10 +57,8 @@ def test_the_lock_holds_what_the_project_asks_for(python):
 @pytest.mark.parametrize("python", PYTHONS)
 def test_the_lock_is_complete(python, tmp_path):
     """Held to the lock's versions, the project resolves under each Python, to nothing but what the lock holds."""
-    pins = tmp_path / "pins.txt"
-    pins.write_text("".join(block.split(" --hash")[0] + "\n" for block in _blocks()))
-    shown = uv("pip", "compile", "pyproject.toml", "--extra", "dev", "--python-version", python, "--constraints", pins,
-               "--no-header", "--no-annotate", "--quiet")
+    shown = uv("pip", "compile", "pyproject.toml", "--extra", "dev", "--python-version", python, "--constraints",
+               pins(tmp_path), "--no-header", "--no-annotate", "--quiet")
     resolved = dict(line.split(" ")[0].split("==") for line in shown.splitlines())
     assert {name: version for name, version in resolved.items() if _pinned(python).get(name) != version} == {}
     assert "feast" in resolved

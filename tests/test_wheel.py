@@ -7,11 +7,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from fresh import LOCK, ROOT, uv
+from fresh import LOCK, ROOT, pins, uv
 
 pytestmark = pytest.mark.slow
 
-DEV_ONLY = {"pytest", "hypothesis", "ruff", "ipykernel", "nbclient", "openpyxl", "psycopg", "hatchling", "import-linter"}
+DEV_ONLY = {"hatchling", "hypothesis", "import-linter", "ipykernel", "nbclient", "openpyxl", "psycopg", "pytest"}
 
 
 @pytest.fixture(scope="session")
@@ -33,10 +33,7 @@ def home(request, wheel, tmp_path_factory) -> Path:
         uv("pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", LOCK)
         uv("pip", "install", "--quiet", "--python", python, "--no-deps", wheel)
     else:
-        pins = folder / "pins.txt"  # the lock's versions for what is wanted anyway; a constraint installs nothing
-        pins.write_text("".join(block.split(" --hash")[0] + "\n"
-                                for block in LOCK.read_text().replace("\\\n", " ").splitlines()))
-        uv("pip", "install", "--quiet", "--python", python, "--constraints", pins, wheel)
+        uv("pip", "install", "--quiet", "--python", python, "--constraints", pins(folder), wheel)
         listed = uv("pip", "list", "--quiet", "--python", python, "--format", "freeze")
         assert DEV_ONLY & {line.split("==")[0] for line in listed.splitlines()} == set()
     (folder / "work").mkdir()

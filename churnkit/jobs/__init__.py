@@ -37,10 +37,12 @@ def check(folder: Path, at: dt.datetime) -> Report:
 def features(folder: Path, at: dt.datetime, *, start: dt.datetime | None = None,
              restate: bool = False) -> Report:
     """Features of every account and asset at `at`; with `start`, also at the training grid's cutoffs from there on."""
+    from churnkit.learning.history import grid
+
     with workspace(folder) as settings:
         tables = read(settings, at)
         store = open_store(settings)
-        cutoffs = [*(learn.grid(settings.training.every, start, at) if start else []), at]
+        cutoffs = [*(grid(settings.training.every, start, at) if start else []), at]
         rows = [learn.ensure(tables, store, entity, cutoffs, restate=restate) for entity in entities(tables)]
         store.materialize(at, *targets(settings, tables))
     return Report("features", rows=rows, data={"at": at.isoformat(), "features": rows})

@@ -6,7 +6,6 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from churnkit.cutoffs import every
 from churnkit.errors import FeatureError, ModelError
 from churnkit.jobs.workspace import log, open_registry, open_store, save, targets
 from churnkit.settings import Settings
@@ -18,67 +17,43 @@ if TYPE_CHECKING:
     from churnkit.signals.store import Store
     from churnkit.signals.tables import Tables
 
-_ANCHOR = dt.datetime(2001, 1, 1, tzinfo=dt.UTC)  # a Monday; all training cutoffs lie on one grid
-
-
-def grid(step: dt.timedelta, start: dt.datetime, end: dt.datetime) -> list[dt.datetime]:
-    """The cutoffs of one fixed grid between two moments, so that every training uses the same ones."""
-    first = start + (-(start - _ANCHOR)) % step
-    return every(first, end, step) if first <= end else []
-
-
 def ensure(tables: Tables, store: Store, entity: str, cutoffs: list[dt.datetime], *,
             restate: bool = False) -> dict[str, Any]:
-    """Feature files at these cutoffs: what stands already is kept, because a late row never changes a past feature."""
+    """Features at these cutoffs: what stands already is kept, because a late row never changes a past feature.
+
+    An entity that only came to light since, in an export without `recorded_at`, is added at the cutoffs it lacks.
+    """
     from churnkit.signals.catalog import discover
     from churnkit.signals.compute import compute_features
     from churnkit.signals.points import points_at
 
     catalog = store.catalog or discover(tables)
-    there = set() if restate else store.cutoffs(entity)
-    missing = [cutoff for cutoff in cutoffs if cutoff not in there]
-    points = points_at(tables, entity, missing)
+    points = points_at(tables, entity, cutoffs)
+    points = points if restate else store.lacking(points)
+    computed = points["cutoff"].nunique()
     if len(points):
-        log.info("computing %s features at %d cutoffs (%d rows)", entity, len(missing), len(points))
+        log.info("computing %s features at %d cutoffs (%d rows)", entity, computed, len(points))
         store.write(compute_features(tables, points, catalog), catalog)
-    return {"entity": entity, "cutoffs": len(cutoffs), "computed": len(missing), "rows": len(points)}
+    return {"entity": entity, "cutoffs": len(cutoffs), "computed": computed, "rows": len(points)}
 
 
 def _history(tables: Tables, store: Store, target: Target, at: dt.datetime) -> pd.DataFrame:
     """Prediction points of the past at which this target's label is mature, with their features in the store."""
+    from churnkit.learning.history import training_cutoffs
     from churnkit.signals.points import points_at
 
-    training = tables.settings.training
-    step = training.every if target.entity == "account" else training.asset_every
-    start = training.start or _first_signal(tables, target.entity) + dt.timedelta(days=28)
-    cutoffs = [cutoff for cutoff in grid(step, start, at) if cutoff + target.window <= at]
+    cutoffs = training_cutoffs(target, tables, at)
     if not cutoffs:
-        raise ModelError(f"{target.name}: no cutoff between {start:%Y-%m-%d} and {at:%Y-%m-%d} has a label yet, "
-                         f"because a label needs {target.window.days} days to mature. Wait, or shorten "
-                         f"[targets.{target.name}].")
+        raise ModelError(f"{target.name}: no cutoff before {at:%Y-%m-%d} has a label yet, because features need 28 days "
+                         f"of signals and a label needs {target.window.days} days to mature. Wait, give a longer "
+                         f"history, or shorten the windows of [targets.{target.name}].")
     ensure(tables, store, target.entity, cutoffs)
     return points_at(tables, target.entity, cutoffs)
 
 
-def _first_signal(tables: Tables, entity: str) -> dt.datetime:
-    """The first time in the tables that tell of this entity: before it there is nothing to learn from.
-
-    Raises:
-        ModelError: If none of them holds a row.
-    """
-    sources = {"account": {"usage_events": "occurred_at", "support_tickets": "opened_at", "subscriptions": "started_at"},
-               "asset": {"telemetry": "occurred_at", "asset_events": "occurred_at"}}[entity]
-    for table, column in sources.items():  # the first that is given: a later one may reach back for decades
-        first = tables.expr(table)[column].min().execute() if tables.has(table) else None
-        if first is not None and first == first:  # noqa: PLR0124 - NaT is not itself
-            found: dt.datetime = first.to_pydatetime()
-            return found
-    raise ModelError(f"No table tells of any {entity} yet. Give at least one of: {', '.join(sources)}.")
-
-
 def train_all(settings: Settings, tables: Tables, at: dt.datetime,
-               names: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Trains and registers the named targets (all without names); one that cannot be trained does not stop the others."""
+              names: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Trains and registers the named targets (all without names); one that cannot be trained stops no other."""
     rows, notes = [], []
     for target in targets(settings, tables):
         if names and target.name not in names:
@@ -125,6 +100,7 @@ def score_all(settings: Settings, tables: Tables, at: dt.datetime) -> tuple[list
         scores = stakes(champion.model.predict(frame), frame, tables).assign(skill=champion.skill)
         save(settings, "scores", target.name, at, scores)
         save(settings, "reasons", target.name, at, champion.model.explain(frame, top=6, catalog=store.catalog))
-        rows.append({"target": target.name, "version": champion.version, "scored": len(scores),
-                     "high": int((scores["band"] == "high").sum()), "skill": "proven" if champion.skill else "no skill"})
+        high = int((scores["band"] == "high").sum())
+        rows.append({"target": target.name, "version": champion.version, "scored": len(scores), "high": high,
+                     "skill": "proven" if champion.skill else "no skill"})
     return rows, notes

@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from churnkit.cutoffs import every, moment
+from churnkit.cutoffs import moment
 from churnkit.errors import ModelError
+from churnkit.learning.history import training_points
 from churnkit.learning.labels import label, query
 from churnkit.learning.splits import TrainingSet, stop_cut, timeline
 from churnkit.learning.targets import Target
@@ -74,7 +75,7 @@ class Verdict:
 
 def verdict(target: Target, tables: Tables, settings: Settings, at: dt.datetime) -> Verdict:
     """Labels the cutoffs that a training at `at` would use and counts positives per split, history, and signal."""
-    history = _history(target, tables, settings, at)
+    history = training_points(target, tables, at)
     labels = label(target, tables, history) if len(history) else None
     counted = {} if labels is None else {
         "positive": int((labels["label"] == 1).sum()), "negative": int((labels["label"] == 0).sum()),
@@ -116,28 +117,6 @@ def _positives(target: Target, labelled: pd.DataFrame | None, settings: Settings
             found = {"fit": fit.positives, "stop and calibrate": stop.positives if stop else 0, "test": test.positives}
     needed = {"fit": FIT, "stop and calibrate": STOP, "test": TEST}
     return [Check(f"positives to {name}", count, needed[name], mend) for name, count in found.items()]
-
-
-def _history(target: Target, tables: Tables, settings: Settings, at: dt.datetime) -> pd.DataFrame:
-    """The points of the training cutoffs whose labels could be mature at `at`."""
-    training = settings.training
-    step = training.every if target.entity == "account" else training.asset_every
-    first = training.start or _first_signal(target, tables)
-    last = moment(at) - target.window
-    if first is None or first > last:
-        return pd.DataFrame()
-    cutoffs = every(first, last, step)
-    return prediction_points(tables, target.entity, start=cutoffs[0], end=cutoffs[-1], every=step)
-
-
-def _first_signal(target: Target, tables: Tables) -> dt.datetime | None:
-    """Four weeks after the first row of what the entity's features come from; None without any."""
-    names = ("telemetry", "asset_events") if target.entity == "asset" else ("usage_events", "support_tickets")
-    columns = {"support_tickets": "opened_at"}
-    found = [query(tables, f"SELECT min({columns.get(name, 'occurred_at')}) AS t FROM {name}")["t"].iloc[0]  # noqa: S608  our own names
-             for name in names if tables.has(name)]
-    known = [pd.Timestamp(one) for one in found if one is not pd.NaT and one is not None]
-    return (min(known).to_pydatetime() + dt.timedelta(days=28)) if known else None
 
 
 def _signal(target: Target, tables: Tables, at: dt.datetime) -> float:

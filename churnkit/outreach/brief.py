@@ -23,7 +23,7 @@ _HAPPENS = {"churn": "Leaving within the next months", "expansion": "Buying more
 TEMPLATE = """\
 **{{ name }}**{% if segment %} ({{ segment }}){% endif %} {{ says }}.
 {%- if chance %} {{ happens }} is {{ chance }}.{% endif %}
-{%- if stake %} At stake: {{ stake }}.{% endif %}
+{%- if stake %} {{ stakes }}: {{ stake }}.{% endif %}
 {%- if renewal %} {{ renewal }}.{% endif %}
 {%- if assets %} Equipment: {{ assets }}.{% endif %}
 {%- if contact %} Speak to {{ contact }}.{% endif %}
@@ -46,6 +46,7 @@ Suggested{% if due %}, by {{ due }}{% endif %}:
 Also: {{ also }}.
 {% endif %}
 Answer with: {{ answers }}.
+
 {{ source }}
 """
 
@@ -136,7 +137,8 @@ def title(case: Case) -> str:
     verb = _VERBS[case.act or case.play.type]
     name = clean(case.account, 60) or "the account"
     why = clean(case.why[0] if case.why else case.play.says, 100).rstrip(".")
-    line = f"{verb} {name}: {why}"
+    says = clean(case.play.says, 60) if case.play.opened_by == "model" and case.why else ""
+    line = f"{verb} {name}: {says}; {why[:1].lower()}{why[1:]}" if says else f"{verb} {name}: {why}"
     renewal = _renewal(case)
     if renewal and len(line) + len(renewal) < 190:
         line += f"; {renewal[:1].lower()}{renewal[1:]}"
@@ -155,6 +157,7 @@ def _fields(case: Case) -> dict[str, str | list[str]]:
     return {
         "name": clean(case.account, 60) or "This account", "segment": clean(case.segment, 30), "says": says,
         "happens": _HAPPENS[case.play.target],
+        "stakes": "To be won" if case.play.target == "expansion" else "At stake",
         "chance": chance(case.probability) if case.probability is not None else "",
         "stake": f"about {money(case.value, clean(case.currency, 8))}" if case.value else "",
         "renewal": _renewal(case), "contact": clean(case.contact, 60),

@@ -163,11 +163,12 @@ SUPPORT = FeatureGroup("support", "account", says="what people asked for help wi
     count("csat_low", "tickets", (84,), at="rated", where=(("low_csat", "yes"),), mutable=True,
           noun="low rating|low ratings", says="{value} of support in the last {window} days"),
     last("effort_last", "tickets", "effort", at="rated", mutable=True, unit="score",
-         says="the last effort score was {value} of 7 (7 is hardest)", missing="no effort score yet"),
+         says="getting help was last rated {value} of 7 (1 very hard, 7 very easy)",
+         missing="no rating yet of how easy it was to get help"),
     mean("effort_mean", "tickets", "effort", (84,), at="rated", mutable=True, unit="score",
-         says="getting help was rated {value} of 7 for effort on average in the last {window} days (7 is hardest)",
-         missing="no effort score in the last {window} days"),
-    count("effort_high", "tickets", (84,), at="rated", where=(("high_effort", "yes"),), mutable=True,
+         says="getting help was rated {value} of 7 on average in the last {window} days (1 very hard, 7 very easy)",
+         missing="no rating in the last {window} days of how easy it was to get help"),
+    count("effort_low", "tickets", (84,), at="rated", where=(("low_effort", "yes"),), mutable=True,
           noun="time|times", says="getting help was rated as hard {value} in the last {window} days",
           nothing="getting help was never rated as hard in the last {window} days"),
     mean("mood_mean", "moods", "mood", (28, 84), mutable=True, unit="score",
@@ -198,9 +199,10 @@ SURVEY = FeatureGroup("survey", "account", says="what people answered when asked
     days_since("days_since_survey", "surveys", says="last answered a survey {value} ago",
                missing="never answered a survey"),
     last("survey_csat_last", "surveys", "score", where=(("kind", "csat"),), mutable=True, unit="score",
-         says="the last satisfaction survey gave {value}", missing="no satisfaction survey yet"),
+         says="the last satisfaction survey gave {value} of 5", missing="no satisfaction survey yet"),
     last("survey_ces_last", "surveys", "score", where=(("kind", "ces"),), mutable=True, unit="score",
-         says="the last effort survey gave {value}", missing="no effort survey yet"),
+         says="a survey last rated getting help {value} of 7 (1 very hard, 7 very easy)",
+         missing="no survey yet of how easy it is to get help"),
 ))
 
 BILLING = FeatureGroup("billing", "account", says="what was paid, and what was not", aggregations=(
@@ -337,7 +339,7 @@ def _account_assets(catalog: Catalog) -> FeatureGroup:
     """The worst asset's signals: the greatest value over the assets that the account has in service."""
     return FeatureGroup("account_assets", "account", through="assets", says="how an account's equipment fares",
                         aggregations=(
-        open_at("assets_in_service", "assets", mutable=True, noun="asset|assets", says="{value} in service"),
+        open_at("assets_in_service", "assets", mutable=False, noun="asset|assets", says="{value} in service"),
         Feature("oldest_asset_days", "oldest", stream="assets", unit="days",
                 says="the oldest asset is in service for {value}",
                 missing="no asset in service"),

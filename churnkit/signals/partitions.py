@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from churnkit.errors import FeatureError
@@ -22,7 +21,7 @@ _MARK = b"churnkit_schema_version"
 
 
 def write(folder: Path, frame: pd.DataFrame, schema: pa.Schema) -> None:
-    """Writes rows into the files of their days; a cutoff that is there already is replaced, others stay.
+    """Writes rows into the files of their days; an entity's row at a cutoff is replaced, all others stay.
 
     Args:
         folder: The group's folder; made when missing.
@@ -34,13 +33,14 @@ def write(folder: Path, frame: pd.DataFrame, schema: pa.Schema) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     schema = schema.with_metadata({_MARK: str(SCHEMA_VERSION).encode()})
+    keys = [schema.names[0], TIME]
     _replace(folder / "empty.parquet", schema.empty_table())  # so that the folder has its schema before its first row
     for day, rows in frame.groupby(frame[TIME].dt.strftime("%Y-%m-%d"), sort=True):
         file = folder / f"{day}.parquet"
         table = pa.Table.from_pandas(rows, schema=schema, preserve_index=False)
         if file.exists():
-            kept = read(file)
-            kept = kept.filter(pc.invert(pc.is_in(kept[TIME], value_set=table[TIME].combine_chunks())))
+            kept = read(file).append_column("_row", pa.array(range(pq.read_metadata(file).num_rows)))
+            kept = kept.join(table.select(keys), keys, join_type="left anti").sort_by("_row").drop_columns("_row")
             table = pa.concat_tables([_aligned(kept, schema), table])
         _replace(file, table)
 
@@ -105,13 +105,11 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.parquet"))
 
 
-def cutoffs(folder: Path, schema: pa.Schema) -> set[pd.Timestamp]:
-    """The cutoffs that a group's files hold with just these columns; files of earlier definitions do not count."""
-    found: set[pd.Timestamp] = set()
-    for file in files(folder):
-        if pq.read_schema(file).names == schema.names:
-            found |= set(pq.read_table(file, columns=[TIME])[TIME].unique().to_pandas())
-    return found
+def held(folder: Path, schema: pa.Schema) -> pd.DataFrame:
+    """Whose rows at which cutoffs a group's files hold with just these columns; earlier definitions do not count."""
+    keys = [schema.names[0], TIME]
+    tables = [read(file).select(keys) for file in files(folder) if _names(file) == schema.names]
+    return pa.concat_tables([schema.empty_table().select(keys), *tables]).to_pandas()
 
 
 def schema(id_column: str, kinds: Mapping[str, str]) -> pa.Schema:

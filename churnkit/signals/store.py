@@ -148,7 +148,7 @@ class Store:
         return Catalog.load(file) if file.is_file() else None
 
     def write(self, features: pd.DataFrame, catalog: Catalog | None = None) -> None:
-        """Keeps computed features; writing the same cutoff again replaces it.
+        """Keeps computed features; writing an entity's at the same cutoff again replaces them.
 
         Args:
             features: What `compute_features` gave, for accounts, assets or both.
@@ -225,13 +225,18 @@ class Store:
         cutoff = pd.Timestamp(min(marks), unit="us", tz="UTC").to_pydatetime()
         return {"cutoff": cutoff, **{name: got[name][0] for name in self._names(target)}}
 
-    def cutoffs(self, entity: str) -> set[pd.Timestamp]:
-        """The cutoffs for which every group of an entity has features by today's definitions."""
+    def lacking(self, points: pd.DataFrame) -> pd.DataFrame:
+        """Those of the points for which some group has no features by today's definitions."""
         if self.catalog is None:
-            return set()
-        held = [partitions.cutoffs(self.path / "data" / group.name, _schema(group))
-                for group in groups(self.catalog).values() if group.entity == entity]
-        return set.intersection(*held)
+            return points
+        there = pd.Series(True, points.index)
+        for group in groups(self.catalog).values():
+            mine = points["entity"] == group.entity
+            if mine.any():
+                keys = pd.MultiIndex.from_frame(partitions.held(self.path / "data" / group.name, _schema(group)))
+                asked = pd.MultiIndex.from_arrays([points["entity_id"], points["cutoff"]])
+                there &= ~mine | asked.isin(keys)
+        return points[~there]
 
     def _write_group(self, group: FeatureGroup, rows: pd.DataFrame) -> None:
         absent = [name for name in group.names if name not in rows]

@@ -93,7 +93,7 @@ def _tickets(tables: Tables, _: Catalog) -> ir.Table:
         reply_hours=(replied - opened) / HOUR, solve_hours=(resolved - opened) / HOUR,
         reassigned=table.reassigned_count.cast("float64"), first_contact=ibis.ifelse(trouble, 0.0, 1.0),
         csat=table.csat, effort=table.effort, low_csat=ibis.ifelse(table.csat <= 2, "yes", "no"),
-        high_effort=ibis.ifelse(table.effort >= 5, "yes", "no"))
+        low_effort=ibis.ifelse(table.effort <= 2, "yes", "no"))
 
 
 def _repeats(tables: Tables, _: Catalog) -> ir.Table:

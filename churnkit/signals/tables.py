@@ -125,8 +125,8 @@ def read_tables(path: str | Path | Settings, at: dt.datetime | str | None = None
                 now: dt.datetime | None = None) -> Tables:
     """The tables of a workspace (a folder with churnkit.toml), or of a plain folder of files named as in the contract.
 
-    `at` is the cutoff that the run looks from, `now` the time of the run itself where that is later: a row's own time may
-    pass neither. Each table's `covers_until` is what the settings declare, else `at`, else the latest time at which
+    `at` is the cutoff that the run looks from, `now` the time of the run itself where that is later: a row's own time
+    may pass neither. Each table's `covers_until` is what the settings declare, else `at`, else the latest time at which
     anything is known to have happened, over all tables: never the last event of one account.
 
     Raises:

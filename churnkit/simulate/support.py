@@ -104,7 +104,7 @@ def support_tickets(world: World, asked: Asked, served: Served) -> Frame:
     dice, end, size = world.dice("support_tickets"), world.clock.end, len(asked.opened)
     slowness, again = np.minimum(asked.slowness, 1.5), ~np.isnat(served.reopened)
     score = 3.9 + 0.7 * asked.content - 0.8 * slowness - 0.5 * again + 0.5 * dice.standard_normal(size)
-    toil = 2.6 - 0.6 * asked.content + 0.8 * slowness + 0.7 * again + 0.9 * dice.standard_normal(size)
+    ease = 5.4 + 0.6 * asked.content - 0.8 * slowness - 0.7 * again + 0.9 * dice.standard_normal(size)
     rated = served.rated < end
     human = np.isnat(served.handed_over) & served.bot
     subjects, starts, counts = texts.listed(texts.SUBJECTS)
@@ -125,7 +125,7 @@ def support_tickets(world: World, asked: Asked, served: Served) -> Frame:
         reopened_at=seen(served.reopened), reassigned_count=moves, resolved_at=seen(served.resolved),
         handled_by=words(("bot", "human"), np.where(human, 0, 1)), handed_over_at=seen(served.handed_over),
         csat=maybe(np.clip(np.round(score), 1, 5), rated),
-        effort=maybe(np.clip(np.round(toil), 1, 7), rated & (dice.random(size) < 0.7)), rated_at=seen(served.rated),
+        effort=maybe(np.clip(np.round(ease), 1, 7), rated & (dice.random(size) < 0.7)), rated_at=seen(served.rated),
         subject=words(subjects, subject), body=words(texts.bodies()[0], _body(world, asked)),
         recorded_at=slow(asked.opened, end, dice),
         url=pa.array([f"https://support.example.com/{one}" for one in made.tolist()]),
@@ -187,7 +187,7 @@ def surveys(world: World, states: States, deal: Contracts) -> Frame:
     for name, weight in _FELT.items():
         felt += weight * states.driver(name)[week, account]
     kind = dice.choice(3, size, p=[0.6, 0.25, 0.15])
-    middle, slope = np.array([7.6, 3.9, 3.0])[kind], np.array([1.7, 0.8, -0.9])[kind]
+    middle, slope = np.array([7.6, 3.9, 5.0])[kind], np.array([1.7, 0.8, 0.9])[kind]
     score = np.clip(np.round(middle + slope * felt), np.array([0, 1, 1])[kind], np.array([10, 5, 7])[kind])
     comments, starts, many = texts.listed(texts.COMMENTS)
     mood = np.digitize(felt, [-1.5, -0.5, 0.9])

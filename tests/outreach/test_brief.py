@@ -41,9 +41,12 @@ HOT = reasons("A01/7", ("maintenance", "raises", "vibration 42 mm/s on average i
 SUBSCRIPTION = {"account_id": "A01", "subscription_id": "S1", "started_at": ago(300), "mrr": 1000.0,
                 "known_at": ago(300)}
 CAUSES = {
-    "use fell": (scores({"A01": 0.34}), USE, {}, "Call Customer A01: 9 sessions in the last 28 days"),
-    "growth": (scores({"A01": 0.6}, "expansion"), MORE, {}, "Meet Customer A01: 19 of 20 seats active"),
-    "worn part": (scores({"A01/7": 0.8}, "maintenance"), HOT, {}, "Visit Customer A01: vibration 42 mm/s"),
+    "use fell": (scores({"A01": 0.34}), USE, {},
+                 "Call Customer A01: may be about to leave; 9 sessions in the last 28 days"),
+    "growth": (scores({"A01": 0.6}, "expansion"), MORE, {},
+                 "Meet Customer A01: may be ready for more; 19 of 20 seats active"),
+    "worn part": (scores({"A01/7": 0.8}, "maintenance"), HOT, {},
+                 "Visit Customer A01: has equipment that may fail; vibration 42 mm/s"),
     "asked for a person": (None, None, {"support_tickets": pd.DataFrame([ticket(human_requested_at=ago(2))])},
                            "Call Customer A01: asked for a person on 30 October 2026, ticket T-1 (phone, billing)"),
     "escalation": (None, None, {"support_tickets": pd.DataFrame([ticket(escalated_at=ago(2))])},
@@ -113,6 +116,7 @@ Suggested, by 6 November 2026:
 3. Agree on one next step and a date.
 
 Answer with: saved, no change, not a risk, no response, wrong contact or do not contact.
+
 Suggested by the churn model v3, from data up to 1 November 2026."""
 
 

@@ -116,7 +116,7 @@ def test_a_ticket_is_what_it_was_at_the_cutoff():
         "tickets_opened_28d": 2, "tickets_open": 3, "oldest_ticket_days": 30, "tickets_escalated_28d": 1,
         "human_requested_28d": 1, "tickets_reopened_28d": 1, "tickets_reassigned_84d": 1, "bot_handovers_28d": 1,
         "first_reply_hours_median_84d": 24, "resolution_hours_worst_84d": 120, "first_contact_share_84d": 0,
-        "csat_last": 5, "csat_mean_84d": 5, "csat_low_84d": 0, "effort_last": 2, "effort_high_84d": 0,
+        "csat_last": 5, "csat_mean_84d": 5, "csat_low_84d": 0, "effort_last": 2, "effort_low_84d": 1,
         "repeat_contacts_28d": 1,
     }
     assert expected == {name: row[name] for name in expected}
