@@ -43,7 +43,6 @@ _HOMES = {
     "Task": "outreach.task",
     "Outbox": "outreach.outbox",
     "sync": "outreach.sync",
-    "simulate": "simulate",
     "Settings": "settings",
     "ChurnkitError": "errors",
 }

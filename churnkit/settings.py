@@ -291,7 +291,9 @@ def from_mapping(data: Mapping[str, Any], root: Path = Path(), file: Path | None
         SettingsError: For the first key that is unknown or wrong, by its path, with the mend.
     """
     name = str(file or FILE)
-    data = _with_environment(_lift_invalid(data, name))
+    lifted = _lift_invalid(data, name)
+    _refuse_secrets(lifted, name)
+    data = _with_environment(lifted)
     try:
         settings = Settings(**{**data, "root": root})
     except ValidationError as error:
@@ -317,6 +319,19 @@ def _lift_invalid(data: Mapping[str, Any], name: str) -> dict[str, Any]:
                                 f"{did_you_mean(table, RAW_TABLES)} Known: {', '.join(RAW_TABLES)}.")
     lifted = {"invalid": tables["invalid"]} if "invalid" in tables else {}
     return {**data, **lifted, "tables": sections}
+
+
+def _refuse_secrets(data: Any, name: str, path: str = "") -> None:
+    """A password may come from the environment alone: one that is written into a URL is refused, and not repeated."""
+    if isinstance(data, Mapping):
+        for key, value in data.items():
+            _refuse_secrets(value, name, f"{path}.{key}".lstrip("."))
+    elif isinstance(data, list):
+        for place, value in enumerate(data):
+            _refuse_secrets(value, name, f"{path}[{place}]")
+    elif isinstance(data, str) and re.search(r"\w://[^/@:]*:(?!\$\{\w+\}@)[^@/]*@", data):
+        raise SettingsError(f"{name}: '{path}' holds a password. Take it out of the file, set it in the environment, "
+                            "and write its name: postgresql://user:${DB_PASSWORD}@host/db.")
 
 
 def _with_environment(data: Mapping[str, Any]) -> dict[str, Any]:

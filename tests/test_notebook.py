@@ -65,10 +65,10 @@ def test_it_draws_its_figures(done):
 
 
 def test_it_ends_with_a_task_to_read(done):
-    """The brief is shown as Markdown, and putting the tasks twice into the outbox adds nothing."""
+    """The brief shown is of a task that the model opened, and putting the tasks twice into the outbox adds nothing."""
     briefs = [output.data["text/markdown"] for output in _outputs(done) if "text/markdown" in output.get("data", {})]
     assert len(briefs) == 1
-    assert "Suggested by" in briefs[0]
+    assert "Suggested by the model churn" in briefs[0]
     put = [line for output in _outputs(done) for line in output.get("text", "").splitlines() if line.startswith("Put(")]
     assert [re.search(r"new=(\d+), changed=(\d+)", line)[0] for line in put][1] == "new=0, changed=0"
     assert put[0].startswith("Put(new=")

@@ -66,6 +66,7 @@ def score(folder: Path, at: dt.datetime) -> Report:
 def plan(folder: Path, at: dt.datetime, *, dry_run: bool = False) -> Report:
     """Tasks for account managers from the scores and signals at `at`, into the outbox; a dry run writes nothing."""
     with workspace(folder) as settings:
+        act.policy_of(settings)
         return act.plan(settings, read(settings, at), at, dry_run=dry_run)
 
 
@@ -112,6 +113,7 @@ def impact(folder: Path, at: dt.datetime) -> Report:
 def run(folder: Path, at: dt.datetime) -> Report:
     """All of a day's stations: features, a first training where there is no model yet, scores, plan, sync."""
     with workspace(folder) as settings:
+        act.policy_of(settings)
         tables = read(settings, at)
         registry = open_registry(settings)
         untrained = [target.name for target in targets(settings, tables) if registry.champion(target.name) is None]

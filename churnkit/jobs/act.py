@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import ChainMap
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from churnkit.jobs.report import HELD_BACK, Report
 from churnkit.jobs.workspace import load_day, open_outbox
@@ -15,19 +15,25 @@ from churnkit.settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
 
+    from churnkit.outreach.policy import Policy
     from churnkit.outreach.task import Task
     from churnkit.signals.tables import Tables
+
+
+def policy_of(settings: Settings) -> Policy:
+    """The workspace's policy; read before any long work, so that a mistake in it costs nobody an hour."""
+    from churnkit.outreach.policy import Policy
+
+    return Policy.load(settings.path(settings.policy))
 
 
 def plan(settings: Settings, tables: Tables, at: dt.datetime, *, dry_run: bool) -> Report:
     """New tasks and ghosts into the outbox, and moot ones closed, in what the policy and the open tasks allow."""
     from churnkit.outreach.plan import plan as make
-    from churnkit.outreach.policy import Policy
 
     outbox = open_outbox(settings)
-    policy = Policy.load(settings.path(settings.policy))
-    known = ChainMap({"moods": _moods(tables, at)}, dict(tables))
-    made = make(load_day(settings, "scores", at), load_day(settings, "reasons", at), known, policy,
+    known = ChainMap({"moods": _moods(tables, at)}, cast("MutableMapping[str, pd.DataFrame]", tables))  # only read
+    made = make(load_day(settings, "scores", at), load_day(settings, "reasons", at), known, policy_of(settings),
                 open_tasks=outbox.open_tasks(), at=at)
     if not dry_run:
         outbox.put([*made.tasks, *made.ghosts], at=at, run=f"plan {at:%Y-%m-%d}")
@@ -35,9 +41,10 @@ def plan(settings: Settings, tables: Tables, at: dt.datetime, *, dry_run: bool) 
     rows = [{"due": task.due, "owner": task.owner, "account": task.account_id, "priority": task.priority,
              "by": task.opened_by, "task": task.title} for task in made.tasks]
     held = made.held["why"].value_counts().to_dict() if len(made.held) else {}
-    verb = "would be new" if dry_run else "new"
-    notes = [f"{len(made.tasks)} {verb} tasks, {len(made.ghosts)} ghosts of control accounts.",
-             *(f"held: {count} {why}" for why, count in held.items())]
+    verb = "would be made" if dry_run else "made"
+    counted = (f"New tasks {verb}: {len(made.tasks)}. Kept unsent because their accounts are the control group: "
+               f"{len(made.ghosts)}.")
+    notes = [counted, *(f"held: {count} {why}" for why, count in held.items())]
     data = {"tasks": [task.to_dict() for task in made.tasks], "ghosts": len(made.ghosts), "held": held}
     texts = [f"### {task.title}\n\n{task.body}" for task in _foremost(made.tasks)]
     return Report("plan", texts, rows, notes, data)

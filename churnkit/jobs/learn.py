@@ -44,8 +44,8 @@ def _history(tables: Tables, store: Store, target: Target, at: dt.datetime) -> p
 
     cutoffs = training_cutoffs(target, tables, at)
     if not cutoffs:
-        raise ModelError(f"{target.name}: no cutoff before {at:%Y-%m-%d} has a label yet, because features need 28 days "
-                         f"of signals and a label needs {target.window.days} days to mature. Wait, give a longer "
+        raise ModelError(f"{target.name}: no cutoff before {at:%Y-%m-%d} has a label yet, because features need 28 "
+                         f"days of signals and a label needs {target.window.days} days to mature. Wait, give a longer "
                          f"history, or shorten the windows of [targets.{target.name}].")
     ensure(tables, store, target.entity, cutoffs)
     return points_at(tables, target.entity, cutoffs)

@@ -81,6 +81,8 @@ class Registry:
         with _quiet():
             for version in self._versions(name):
                 if version.tags.get(_FINGERPRINT) == fingerprint:
+                    if not version.aliases:  # a run that was killed between the two steps left it without a role
+                        self._crown(name, version.version, version.tags)
                     return _called(version)
             run = self._client.create_run(self._experiment(), run_name=f"{name} {at:%Y-%m-%d}",
                                           tags={"target": name, "at": at.isoformat()})

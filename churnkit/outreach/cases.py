@@ -93,9 +93,9 @@ def _suggested_by(candidate: Candidate, at: pd.Timestamp) -> str:
         signal = (candidate.play.signal or "").replace("_", " ")
         since = day(pd.Timestamp(candidate.episode))
         return f"Suggested on {day(at)} by rule ({signal}, seen on {since}), not by a model."
-    version = f" {clean(candidate.model_version, 40)}" if candidate.model_version else ""
+    version = clean(candidate.model_version, 40) or f"for {candidate.play.target}"
     upto = day(pd.Timestamp(candidate.scored_at))
-    return f"Suggested by the {candidate.play.target} model{version}, from data up to {upto}."
+    return f"Suggested by the model {version}, from data up to {upto}."
 
 
 def _renewals(book: Book, ids: set[str]) -> dict[str, tuple[dt.date, bool]]:

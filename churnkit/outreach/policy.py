@@ -191,7 +191,8 @@ class Policy(_Frozen):
         file = Path(path)
         file = file / FILE if file.is_dir() else file
         if not file.is_file():
-            raise SettingsError(f"No policy at '{file}'. Lay down the commented default: churnkit init {file.parent}")
+            raise SettingsError(f"No policy at '{file}'. Make one with churnkit init in an empty folder, and copy its "
+                                "outreach.toml there.")
         text = file.read_bytes().decode("utf-8", errors="replace")
         policy = _read(_merge(read_toml(_DEFAULT), read_toml(file)), file, text)
         if policy.control.share == 0:

@@ -39,33 +39,32 @@ def write(folder: Path, frame: pd.DataFrame, schema: pa.Schema) -> None:
         file = folder / f"{day}.parquet"
         table = pa.Table.from_pandas(rows, schema=schema, preserve_index=False)
         if file.exists():
-            kept = read(file).append_column("_row", pa.array(range(pq.read_metadata(file).num_rows)))
+            kept = read(file).append_column("_row", pa.array(range(pq.read_metadata(file).num_rows), pa.int64()))
             kept = kept.join(table.select(keys), keys, join_type="left anti").sort_by("_row").drop_columns("_row")
             table = pa.concat_tables([_aligned(kept, schema), table])
         _replace(file, table)
 
 
-def read(file: Path) -> pa.Table:
-    """One feature file.
+def read(file: Path, columns: list[str] | None = None) -> pa.Table:
+    """One feature file, or some of its columns.
 
     Raises:
         FeatureError: If it cannot be read, or is of a newer churnkit.
     """
     try:
         check(file)
-        return pq.ParquetFile(file).read()
+        return pq.ParquetFile(file).read(columns)
     except (pa.ArrowException, OSError) as error:
-        raise FeatureError(f"Feature file '{file}' cannot be read ({str(error).splitlines()[0]}). Delete it and "
-                           "compute that day again: churnkit features --at DATE.") from None
+        raise _unreadable(file, error) from None
 
 
 def check(file: Path) -> None:
     """Refuses a feature file that a newer churnkit wrote.
 
     Raises:
-        FeatureError: If its schema version is newer than ours, or it has none.
+        FeatureError: If its schema version is newer than ours, or it has none, or it cannot be read.
     """
-    mark = (pq.read_schema(file).metadata or {}).get(_MARK)
+    mark = (_stored_schema(file).metadata or {}).get(_MARK)
     if mark is None or not mark.isdigit():
         raise FeatureError(f"'{file}' is no feature file of churnkit. Move it out of the features' data folder.")
     if int(mark) > SCHEMA_VERSION:
@@ -96,8 +95,20 @@ def upgrade(data: Path) -> Path | None:
 
 
 def _version(file: Path) -> int:
-    mark = (pq.read_schema(file).metadata or {}).get(_MARK, b"0")
+    mark = (_stored_schema(file).metadata or {}).get(_MARK, b"0")
     return int(mark) if mark.isdigit() else 0
+
+
+def _stored_schema(file: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(file)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: Path, error: Exception) -> FeatureError:
+    return FeatureError(f"Feature file '{file}' cannot be read ({str(error).splitlines()[0]}). Delete it and compute "
+                        "that day again: churnkit features --at DATE.")
 
 
 def files(folder: Path) -> list[Path]:
@@ -108,8 +119,9 @@ def files(folder: Path) -> list[Path]:
 def held(folder: Path, schema: pa.Schema) -> pd.DataFrame:
     """Whose rows at which cutoffs a group's files hold with just these columns; earlier definitions do not count."""
     keys = [schema.names[0], TIME]
-    tables = [read(file).select(keys) for file in files(folder) if _names(file) == schema.names]
-    return pa.concat_tables([schema.empty_table().select(keys), *tables]).to_pandas()
+    tables = [read(file, keys) for file in files(folder) if _stored_schema(file).names == schema.names]
+    rows: pd.DataFrame = pa.concat_tables([schema.empty_table().select(keys), *tables]).to_pandas()
+    return rows
 
 
 def schema(id_column: str, kinds: Mapping[str, str]) -> pa.Schema:

@@ -230,10 +230,14 @@ def _addons(world: World, deal: Contracts) -> _Steps:
 
 
 def _renews(world: World, deal: Contracts, account: Array, at: Array) -> Array:
-    """The next end of term after each row's start."""
+    """The next end of term after each row's start; one past the months that were drawn lies a term after the last."""
     never = world.clock.end + 9999 * DAY
     ends = np.where(deal.months.renewal, deal.months.at, never)[account]
-    return np.asarray(np.where(ends > at[:, None], ends, never).min(axis=1))
+    ahead = ends > at[:, None]
+    last = np.where(ahead, world.joined[account][:, None], ends).max(axis=1)
+    later = last + np.round(world.term[account] * 365.25 / 12).astype(int) * DAY
+    later = np.where(later > at, later, at + np.round(world.term[account] * 365.25 / 12).astype(int) * DAY)
+    return np.asarray(np.where(ahead & (ends < never), ends, later[:, None]).min(axis=1))
 
 
 def _numbered(world: World, account: Array, at: Array) -> Array:

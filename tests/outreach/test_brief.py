@@ -117,7 +117,7 @@ Suggested, by 6 November 2026:
 
 Answer with: saved, no change, not a risk, no response, wrong contact or do not contact.
 
-Suggested by the churn model v3, from data up to 1 November 2026."""
+Suggested by the model v3, from data up to 1 November 2026."""
 
 
 def test_lately_shows_tickets_with_state_mood_and_link():

@@ -106,7 +106,7 @@ def test_computed_and_empty_is_not_missing(store, book):
 
 
 def test_writing_twice_is_writing_once(book, tmp_path):
-    """A cutoff that is written again is replaced; another of the same day stays."""
+    """A row that is written again is replaced; another of the same day stays."""
     _, features = book
     store = Store(tmp_path / "features")
     store.write(features)
@@ -119,6 +119,35 @@ def test_writing_twice_is_writing_once(book, tmp_path):
     assert set(found["events_7d"]) == {99.0}
     assert not set(store.read(of(features, "account"), CHURN)["events_7d"]) & {99.0}
     assert [file for file in folder.iterdir() if file.name.startswith(".")] == []
+
+
+def test_an_entity_that_came_late_is_lacking_and_is_added_beside_the_others(book, tmp_path):
+    """An account that an export forgot gets its features at old cutoffs, and no other row moves."""
+    points, features = book
+    store = Store(tmp_path / "features")
+    assert len(points) == len(store.lacking(points))
+    late = features["entity_id"] == "007"
+    store.write(features[~late])
+    lacking = store.lacking(points)
+    assert list(points.loc[points["entity_id"] == "007", "row_id"]) == list(lacking["row_id"])
+    store.write(features[late])
+    assert len(store.lacking(points)) == 0
+    found = store.read(of(points, "account"), CHURN)
+    expected = of(features, "account")
+    assert expected["events_28d"].tolist() == found["events_28d"].tolist()
+
+
+def test_a_damaged_feature_file_says_what_to_do(book, tmp_path):
+    """Reading, looking what is there, and writing beside it name the file and the mend."""
+    points, features = book
+    store = Store(tmp_path / "features")
+    store.write(features)
+    day = store.path / "data" / "usage" / "2025-05-29.parquet"
+    day.write_bytes(b"half a fi")
+    for call in (lambda: store.lacking(points), lambda: store.write(features),
+                 lambda: store.read(of(points, "account"), CHURN)):
+        with pytest.raises(FeatureError, match=r"2025-05-29\.parquet.*Delete it and compute that day again"):
+            call()
 
 
 def test_the_catalog_is_frozen_with_the_first_write(store, book):
