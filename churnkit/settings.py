@@ -19,6 +19,8 @@ from churnkit.schemas import RAW_TABLES
 
 FILE = "churnkit.toml"
 SCHEMA_VERSION = 1
+_TARGETS = ("churn", "expansion", "maintenance")
+_LONGEST = dt.timedelta(days=36_500)
 
 
 def _zone(name: str) -> str:
@@ -29,10 +31,30 @@ def _zone(name: str) -> str:
     return name
 
 
+def _span(value: dt.timedelta) -> dt.timedelta:
+    if value > _LONGEST:
+        raise ValueError("is too long a span of time; write at most '36500d'")
+    return value
+
+
+def _step(value: dt.timedelta) -> dt.timedelta:
+    if not value:
+        raise ValueError("must be more than no time; write for instance '28d'")
+    return value
+
+
+def _target(name: str) -> str:
+    if name not in _TARGETS:
+        raise ValueError(f"is no target.{did_you_mean(name, _TARGETS)} Known: {', '.join(_TARGETS)}")
+    return name
+
+
 def _words(call: Any) -> BeforeValidator:
     """A parser of ours as a pydantic validator: its message becomes the field's."""
 
     def parse(value: Any) -> Any:
+        if isinstance(value, (bool, float, list, dict)) or (isinstance(value, int) and call is moment):
+            raise ValueError("is not understood; write it as text in quotes")
         try:
             return call(value)
         except SettingsError as error:
@@ -41,7 +63,8 @@ def _words(call: Any) -> BeforeValidator:
     return BeforeValidator(parse)
 
 
-Span = Annotated[dt.timedelta, _words(duration)]
+Span = Annotated[dt.timedelta, _words(duration), AfterValidator(_span)]
+Step = Annotated[Span, AfterValidator(_step)]
 Moment = Annotated[dt.datetime, _words(moment)]
 Zone = Annotated[str, AfterValidator(_zone)]
 
@@ -147,10 +170,10 @@ class TargetSettings(_Frozen):
     """Windows of one target; what is left out keeps its default."""
 
     enabled: bool = True
-    horizon: Span | None = None
+    horizon: Step | None = None
     lead: Span | None = None
     grace: Span | None = None
-    inactivity: Span = dt.timedelta(days=30)
+    inactivity: Step = dt.timedelta(days=30)
     """Without subscriptions: how long without use counts as gone."""
     code: str | None = None
     """maintenance: only failures of this code."""
@@ -167,16 +190,16 @@ class FeatureSettings(_Frozen):
     """Plans from the smallest to the largest; without it, by their median price."""
     addons: list[str] = Field(default_factory=list)
     """Plans that are add-ons beside a main plan."""
-    ttl: Span = dt.timedelta(days=7)
+    ttl: Step = dt.timedelta(days=7)
     """How old a feature may be and still be served."""
 
 
 class TrainingSettings(_Frozen):
     """When and how the models learn."""
 
-    every: Span = dt.timedelta(days=28)
+    every: Step = dt.timedelta(days=28)
     start: Moment | None = None
-    asset_every: Span = dt.timedelta(days=7)
+    asset_every: Step = dt.timedelta(days=7)
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.25
     seed: int = 7
 
@@ -202,7 +225,7 @@ class Settings(_Frozen):
     name: str = "churnkit"
     zone: Zone = "UTC"
     currency: str = "EUR"
-    rates: dict[str, float] = Field(default_factory=dict)
+    rates: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     """Currency = its worth in the workspace's currency; needed where currencies are mixed."""
     invalid: Literal["raise", "drop", "quarantine"] = "raise"
     allow_code: bool = False
@@ -210,7 +233,7 @@ class Settings(_Frozen):
     raw: str = "data/raw"
     """The folder in which a table lies, named as in the contract, when it has no section of its own."""
     tables: dict[str, TableMap] = Field(default_factory=dict)
-    targets: dict[str, TargetSettings] = Field(default_factory=dict)
+    targets: dict[Annotated[str, AfterValidator(_target)], TargetSettings] = Field(default_factory=dict)
     features: FeatureSettings = FeatureSettings()
     training: TrainingSettings = TrainingSettings()
     value: ValueSettings = ValueSettings()
@@ -355,13 +378,22 @@ def explain(error: ValidationError, model: type[BaseModel], file: str) -> str:
     `model` is the class that was being read; it tells the known keys for 'did you mean'.
     """
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where = ".".join(str(part) for part in first["loc"] if part != "[key]")
     if first["type"] == "extra_forbidden":
         known = _fields(model, first["loc"][:-1])
         key = str(first["loc"][-1])
         return f"{file}: unknown key '{where}'.{did_you_mean(key, known)} Known here: {', '.join(known)}."
     shown = "" if isinstance(first["input"], Mapping) else f" (found {first['input']!r})"
-    return f"{file}: '{where}' {first['msg'].removeprefix('Value error, ')}{shown}. Mend that key."
+    said = _PLAINLY.get(first["type"], first["msg"].removeprefix("Value error, "))
+    return f"{file}: '{where}' {said}{shown}. Mend that key."
+
+
+_PLAINLY = {
+    "tuple_type": 'must be a list, such as ["a", "b"]', "list_type": 'must be a list, such as ["a", "b"]',
+    "dict_type": "must be a section of its own", "model_type": "must be a section of its own",
+    "string_type": "must be text in quotes", "missing": "is missing",
+}
+"""What pydantic says of some mistakes, in the words of the file's writer."""
 
 
 def _fields(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

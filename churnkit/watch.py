@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from churnkit.cutoffs import moment
-from churnkit.errors import ChurnkitError, DataError
+from churnkit.errors import ChurnkitError, DataError, SettingsError
 from churnkit.schemas import RAW_TABLES
 from churnkit.settings import TableMap
 from churnkit.signals.tables import Tables
@@ -97,6 +97,11 @@ class Report:
         said = [f"{finding.severity}: {finding.text} {finding.mend}." for finding in self.findings]
         for feed in self.feeds:
             said += [f"{feed.table}: {number:,} rows left out ({reason})." for reason, number in feed.dropped.items()]
+            if not feed.read:
+                said.append(
+                    f"{feed.table}: there, and without a single row, so that its features count nothing instead of "
+                    "being missing. Export it again, or take it away."
+                )
             if feed.grown:
                 said.append(
                     f"{feed.table}: {feed.grown:,} rows came into past days since an earlier run; known_after = "
@@ -232,8 +237,9 @@ def _seen(file: Path) -> dict[str, Any]:
         data = json.loads(file.read_text(encoding="utf-8"))
         if data["schema_version"] > SEEN_VERSION:
             raise ChurnkitError(f"'{file.name}' was written by a newer churnkit. Upgrade this one.")
-        return dict(data["tables"])
-    except (ValueError, KeyError, TypeError, OSError):
+        return {name: {"at": moment(str(seen["at"])).isoformat(), "days": {str(day): int(number) for day, number
+                       in seen["days"].items()}} for name, seen in data["tables"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, SettingsError):
         raise DataError(f"'{file}' is damaged. Remove it: the next check starts a new one.") from None
 
 

@@ -189,6 +189,11 @@ BAD: dict[str, tuple[Files, str]] = {
     # --- churnkit.toml
     "no TOML": (toml("zone = UTC"), "strings need quotes"),
     "TOML in Latin-1": ({"churnkit.toml": 'name = "M\u00fcller"'.encode("latin-1")}, "Save the file as UTF-8"),
+    "a number for a date": (toml("covers_until = 5"), "write it as text in quotes"),
+    "a step of no time": (toml("[training]\nevery = '0d'"), "must be more than no time"),
+    "a horizon of ages": (toml("[targets.churn]\nhorizon = '999999999d'"), "too long a span"),
+    "a target that there is not": (toml("[targets.chrun]\nhorizon = '9d'"), "Did you mean 'churn'?"),
+    "a rate of nothing": (toml("[rates]\nUSD = 0"), "greater than 0"),
     "an unknown key": (toml('zoen = "UTC"'), "Did you mean 'zone'?"),
     "an unknown zone": (toml('zone = "Mars/Base"'), "Europe/Berlin"),
     "an unknown table": (toml("[tables.acounts]"), "Did you mean 'accounts'?"),

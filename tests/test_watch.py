@@ -103,6 +103,21 @@ def test_a_damaged_memory_is_said(tmp_path):
         check(tables(tmp_path, "2024-03-01"), "2024-03-05")
 
 
+@pytest.mark.parametrize("tables_seen", [{"usage_events": 5}, {"usage_events": {"at": "soon", "days": {}}}, []])
+def test_a_memory_of_another_shape_is_damaged_too(tmp_path, tables_seen):
+    """Whatever stands in seen.json, the mend is the same."""
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "seen.json").write_text(json.dumps({"schema_version": 1, "tables": tables_seen}))
+    with pytest.raises(DataError, match="Remove it"):
+        check(tables(tmp_path, "2024-03-01"), "2024-04-01")
+
+
+def test_a_table_without_a_row_is_said(tmp_path):
+    """Its features would count nothing and look like silence."""
+    said = check(tables(tmp_path), "2024-04-01").lines()
+    assert any(line.startswith("usage_events: there, and without a single row") for line in said)
+
+
 def test_ok_needs_accounts_and_a_signal(tmp_path):
     """What was dropped is counted; a table of nothing is no signal."""
     assert check(tables(tmp_path, "2024-03-01"), "2024-04-01").ok

@@ -14,6 +14,7 @@ from churnkit.errors import FeatureError
 from churnkit.jobs import act, learn
 from churnkit.jobs.report import HELD_BACK, Report
 from churnkit.jobs.workspace import entities, load_day, open_outbox, open_registry, open_store, read, targets, workspace
+from churnkit.settings import load
 
 __all__ = ["Report", "check", "explain", "features", "impact", "plan", "run", "score", "sync", "train", "workspace"]
 
@@ -82,20 +83,20 @@ def explain(folder: Path, entity: str, at: dt.datetime) -> Report:
     Raises:
         FeatureError: If it was not scored at `at`; says what to run.
     """
-    with workspace(folder) as settings:
-        scores, reasons = load_day(settings, "scores", at), load_day(settings, "reasons", at)
-        mine = None if scores is None else scores[(scores["entity_id"] == entity) | (scores["account_id"] == entity)]
-        if mine is None or mine.empty or reasons is None:
-            raise FeatureError(f"'{entity}' has no score at {at:%Y-%m-%d}. Check the id, or score that day first: "
-                               f"churnkit score {folder} --at {at:%Y-%m-%d}")
-        tasks = [task for task in open_outbox(settings).open_tasks() if task.account_id in set(mine["account_id"])]
+    settings = load(folder)  # only read: nobody is kept out
+    scores, reasons = load_day(settings, "scores", at), load_day(settings, "reasons", at)
+    mine = None if scores is None else scores[(scores["entity_id"] == entity) | (scores["account_id"] == entity)]
+    if mine is None or mine.empty or reasons is None:
+        raise FeatureError(f"'{entity}' has no score at {at:%Y-%m-%d}. Check the id, or score that day first: "
+                           f"churnkit score {folder} --at {at:%Y-%m-%d}")
+    tasks = [task for task in open_outbox(settings).open_tasks() if task.account_id in set(mine["account_id"])]
     notes = [f"{row.target}: {row.probability:.1%} ({row.band}), {row.value:,.0f} {row.currency} at stake, by "
              f"{row.model_version}"
              + ("" if row.skill else "; this model has no proven skill") for row in mine.itertuples()]
     notes += [f"open task, due {task.due}: {task.title}" for task in tasks if not task.ghost]
     why = reasons[reasons["entity_id"].isin(mine["entity_id"])]
-    columns = ["entity_id", "target", "rank", "direction", "points", "phrase"]
-    rows = [dict(zip(columns, row, strict=True)) for row in why[columns].itertuples(index=False)]
+    rows = [{"entity": row.entity_id, "target": row.target, "": row.direction,
+             "percentage_points": f"{row.points:+.1f}", "reason": row.phrase} for row in why.itertuples()]
     data = {"scores": mine.to_dict("records"), "reasons": why.to_dict("records"),
             "tasks": [task.to_dict() for task in tasks]}
     return Report("explain", rows=rows, notes=notes, data=data)

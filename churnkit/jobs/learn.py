@@ -61,7 +61,8 @@ def train_all(settings: Settings, tables: Tables, at: dt.datetime,
         try:
             row, said = _train(settings, tables, target, at)
         except (ModelError, FeatureError) as error:
-            row, said = {"target": target.name, "skill": "no skill"}, [f"{target.name}: not trained. {error}"]
+            why = str(error).removeprefix(f"{target.name}: ")
+            row, said = {"target": target.name, "skill": "no skill"}, [f"{target.name}: not trained. {why}"]
         rows.append(row)
         notes.extend(said)
     return rows, notes
@@ -94,6 +95,9 @@ def score_all(settings: Settings, tables: Tables, at: dt.datetime) -> tuple[list
         if champion is None:
             notes.append(f"{target.name}: no model yet, so no scores. Train one with: churnkit train")
             continue
+        if at < champion.at:
+            notes.append(f"{target.name}: {champion.version} learnt from data up to {champion.at:%Y-%m-%d}, so it "
+                         f"knows what came after {at:%Y-%m-%d}. Its scores of that day are no fair look back.")
         points = prediction_points(tables, target.entity, at=at)
         frame = store.read(points, target)
         log.info("scoring %d rows for %s with %s", len(frame), target.name, champion.version)

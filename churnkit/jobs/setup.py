@@ -14,7 +14,7 @@ from churnkit import jobs
 from churnkit.cutoffs import moment
 from churnkit.errors import ChurnkitError, SettingsError
 from churnkit.jobs.report import Report
-from churnkit.jobs.workspace import open_outbox, workspace
+from churnkit.jobs.workspace import open_outbox, open_registry, open_store, workspace
 from churnkit.settings import FILE, Settings, load
 
 log = logging.getLogger("churnkit")
@@ -112,6 +112,8 @@ def demo(folder: Path, accounts: int = 2000) -> Report:
 
 def doctor(folder: Path) -> Report:
     """Whether this machine and this workspace can do their work, one line per thing looked at."""
+    from churnkit.outreach.crm.base import connect
+
     rows = [_look("python", lambda: f"{sys.version_info.major}.{sys.version_info.minor}"),
             *(_look(name, lambda name=name: importlib.metadata.version(name))
               for name in ("duckdb", "ibis-framework", "feast", "mlflow", "lightgbm", "pandas")),
@@ -122,7 +124,9 @@ def doctor(folder: Path) -> Report:
         rows += [_look("policy", lambda: _policy(settings)),
                  _look("state is writable", lambda: _writable(settings.state)),
                  _look("outbox", lambda: f"{len(open_outbox(settings).open_tasks())} open tasks"),
-                 _look("feature repo", lambda: str(_feature_repo(settings)))]
+                 _look("feature repo", lambda: _feature_repo(settings)),
+                 _look("models", lambda: _models(settings)),
+                 _look("CRM", lambda: connect(settings.crm, settings.crm_options, settings.root).check())]
     bad = [row for row in rows if not row["ok"]]
     notes = [f"{row['what']}: {row['found']}" for row in bad]
     return Report("doctor", rows=rows, notes=notes, data={"checks": rows}, code=1 if bad else 0)
@@ -155,11 +159,20 @@ def _writable(folder: Path) -> str:
         return str(folder)
 
 
-def _feature_repo(settings: Settings) -> Path:
+def _feature_repo(settings: Settings) -> str:
     repo = settings.path(settings.store) / "feature_store.yaml"
     if not repo.is_file():
         raise SettingsError(f"No {repo}. Run churnkit init in an empty folder and copy its features/ here.")
-    return repo
+    catalog = open_store(settings).catalog
+    return "no features yet" if catalog is None else f"{len(catalog.events)} events, {len(catalog.sensors)} sensors"
+
+
+def _models(settings: Settings) -> str:
+    from churnkit.learning.targets import TARGETS
+
+    registry = open_registry(settings)
+    champions = [champion.version for name in TARGETS if (champion := registry.champion(name)) is not None]
+    return ", ".join(champions) or "none trained yet"
 
 
 def upgrade(folder: Path, at: dt.datetime) -> Report:

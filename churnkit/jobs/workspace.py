@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from churnkit.errors import BusyError
+from churnkit.errors import BusyError, FeatureError, SettingsError
 from churnkit.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -35,13 +35,16 @@ def workspace(folder: Path) -> Iterator[Settings]:
     from filelock import FileLock, Timeout
 
     settings = load(folder)
-    settings.state.mkdir(parents=True, exist_ok=True)
     lock = FileLock(settings.state / "run.lock")
     try:
+        settings.state.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise BusyError(f"Another churnkit run holds '{settings.root}'. Wait until it ends, then run this "
                         "again.") from None
+    except OSError as error:
+        raise SettingsError(f"'{settings.state}' cannot be written ({error.strerror}). Make it a folder that this user "
+                            "may write to.") from None
     try:
         yield settings
     finally:
@@ -64,7 +67,8 @@ def targets(settings: Settings, tables: Tables) -> list[Target]:
     """The targets that the workspace asks for and its tables can feed."""
     from churnkit.learning.targets import TARGETS, configured
 
-    able = {"churn": True, "expansion": tables.has("subscriptions"), "maintenance": tables.has("asset_events")}
+    able = {"churn": tables.has("subscriptions") or tables.has("usage_events"),
+            "expansion": tables.has("subscriptions"), "maintenance": tables.has("asset_events")}
     wanted = [name for name in TARGETS if name not in settings.targets or settings.targets[name].enabled]
     return [configured(TARGETS[name], settings) for name in wanted if able[name]]
 
@@ -114,4 +118,14 @@ def load_day(settings: Settings, what: str, at: dt.datetime) -> pd.DataFrame | N
     import pandas as pd
 
     files = sorted((settings.state / what).glob(f"*/{at:%Y%m%dT%H%M%SZ}.parquet"))
-    return pd.concat([pd.read_parquet(file) for file in files], ignore_index=True) if files else None
+    return pd.concat([_read_day(file) for file in files], ignore_index=True) if files else None
+
+
+def _read_day(file: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        raise FeatureError(f"'{file}' cannot be read ({str(error).splitlines()[0]}). Delete it and score that day "
+                           "again: churnkit score --at DATE.") from None

@@ -53,18 +53,21 @@ class Evaluation:
         """The verdict in one sentence."""
         auc, base = self.figure("auc", "model"), self.figure("auc", "baseline")
         better = "better than" if auc > base else "not better than"
+        told = (f"On {self.rows} test rows with {self.positives} positives the AUC is {auc:.3f}, {better} the logistic "
+                f"baseline's {base:.3f}." if np.isfinite(auc) and np.isfinite(base) else
+                f"{self.positives} of {self.rows} test rows are positive, so that there is no AUC.")
         return (
-            f"{self.target}: {'skill proven' if self.skill else 'no skill'}: {self.why} On {self.rows} test rows with "
-            f"{self.positives} positives the AUC is {auc:.3f}, {better} the logistic baseline's {base:.3f}."
+            f"{self.target}: {'skill proven' if self.skill else 'no skill'}: {self.why} {told}"
         )
 
     def summary(self) -> dict[str, Any]:
-        """The figures that a run reports."""
-        flat = {metric: round(self.figure(metric, "model"), 4) for metric in METRICS}
-        return {"skill": "proven" if self.skill else "no skill", **flat,
-                "baseline_auc": round(self.figure("auc", "baseline"), 4),
-                "auc_lower_99": round(self.auc_lower, 4), "log_loss_gain_upper_99": round(
-            self.loss_upper, 5), "test_rows": self.rows, "test_positives": self.positives}
+        """The figures that a run reports; None where one is undefined, because JSON knows no NaN."""
+        figures = {**{metric: self.figure(metric, "model") for metric in METRICS},
+                   "baseline_auc": self.figure("auc", "baseline"), "auc_lower_99": self.auc_lower,
+                   "log_loss_gain_upper_99": self.loss_upper}
+        shown = {name: round(value, 5) if np.isfinite(value) else None for name, value in figures.items()}
+        return {"skill": "proven" if self.skill else "no skill", **shown, "test_rows": self.rows,
+                "test_positives": self.positives}
 
     def metrics(self) -> dict[str, float]:
         """Every figure by a flat name, for a log; undefined ones are left out."""

@@ -95,9 +95,11 @@ def family(name: str, compare: str | None = None) -> str:
 
     >>> family("events_7d") == family("events_84d") == family("events_28d_change")
     True
+    >>> family("events_28d") == family("events_vs_usual_28d"), family("nps_last") == family("nps_change")
+    (True, True)
     """
     own = re.sub(r"_(?:\d+d)(?=_|$)", "", name)
-    own = re.sub(r"_(?:change|trend|ratio|before|vs_median|median_ratio)(?=_|$)", "", own)
+    own = re.sub(r"_(?:change|trend|ratio|before|last|detractor|vs_usual|usual)(?=_|$)", "", own)
     return own or compare or name
 
 

@@ -18,7 +18,9 @@ from typing import NamedTuple
 import lightgbm
 import numpy as np
 import pandas as pd
+import sqlalchemy.exc
 
+from churnkit.cutoffs import moment
 from churnkit.errors import ModelError
 from churnkit.learning.model import Model, data_hash
 from churnkit.learning.training import Trained
@@ -47,11 +49,15 @@ _FILES, _FINGERPRINT = "churnkit.files", "churnkit.fingerprint"
 
 
 class Champion(NamedTuple):
-    """The model that scores: verified, with its version's name and whether its skill is proven."""
+    """The model that scores: verified, with its version's name, whether its skill is proven, and what it has seen.
+
+    It learnt from data up to `at`: scores for an earlier day are no fair look back.
+    """
 
     model: Model
     version: str
     skill: bool
+    at: dt.datetime
 
 
 class Registry:
@@ -129,7 +135,7 @@ class Registry:
                 "churnkit train."
             )
         model.version = _called(version)
-        return Champion(model, model.version, version.tags.get("skill") == "proven")
+        return Champion(model, model.version, version.tags.get("skill") == "proven", moment(version.tags["at"]))
 
     def versions(self, name: str) -> pd.DataFrame:
         """Every version of a target's model, newest first: version, at, skill, log_loss_gain, role."""
@@ -186,8 +192,10 @@ class Registry:
         """model.txt and model.json of the artefact, after every file has the hash that the registry holds."""
         expected: dict[str, str] = json.loads(version.tags.get(_FILES, "{}"))
         uri = self._client.get_model_version_download_uri(version.name, version.version)
+        here = self.artifacts / str(version.run_id) / "artifacts" / "model"  # also where the workspace was moved
         try:
-            root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=self.uri))
+            root = here if here.is_dir() else Path(
+                mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=self.uri))
         except (MlflowException, OSError) as error:
             raise ModelError(
                 f"{_called(version)}: its files cannot be fetched from '{uri}' ({error}). Restore them, or train "
@@ -208,12 +216,21 @@ class Registry:
         return {file: found[f"artifacts/{file}"].decode() for file in ("model.txt", "model.json")}
 
     def _experiment(self) -> str:
-        """The id of our experiment, made on first use with its artefacts in our folder."""
-        found = self._client.get_experiment_by_name(EXPERIMENT)
-        if found is not None:
-            return str(found.experiment_id)
-        self.artifacts.mkdir(parents=True, exist_ok=True)
-        return str(self._client.create_experiment(EXPERIMENT, artifact_location=self.artifacts.resolve().as_uri()))
+        """The id of our experiment, made on first use with its artefacts in our folder.
+
+        MLflow keeps the folder's full path: a workspace that was copied or moved gets an experiment of its own, lest it
+        write into the folder that it came from.
+        """
+        ours = self.artifacts.resolve().as_uri()
+        for name in (EXPERIMENT, f"{EXPERIMENT} in {self.artifacts.resolve()}"):
+            found = self._client.get_experiment_by_name(name)
+            if found is None:
+                self.artifacts.mkdir(parents=True, exist_ok=True)
+                return str(self._client.create_experiment(name, artifact_location=ours))
+            if found.artifact_location == ours or not found.artifact_location.startswith("file:"):
+                return str(found.experiment_id)
+        raise ModelError(f"The experiments of '{self.uri}' keep their files elsewhere than '{self.artifacts}'. Move "
+                         "the workspace back, or name another registry: mlflow = '...' in churnkit.toml.")
 
     def _versions(self, name: str) -> list[ModelVersion]:
         """All versions of a registered model, newest first, with their aliases."""
@@ -286,7 +303,14 @@ def _called(version: ModelVersion) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps MLflow's and Alembic's remarks off the screen; errors still come through."""
+    """Keeps MLflow's and Alembic's remarks off the screen; an error of the database comes through in one paragraph."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        try:
+            yield
+        except (sqlalchemy.exc.SQLAlchemyError, MlflowException) as error:
+            reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+            raise ModelError(
+                f"The model registry cannot be used ({reason}). See that its database exists and may be written; a "
+                "damaged one restore from a backup, or move it away and train again: churnkit train."
+            ) from None

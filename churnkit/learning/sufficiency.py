@@ -64,7 +64,7 @@ class Verdict:
         counted = ", ".join(f"{count} {why}" for why, count in self.labels.items()) or "no points at all"
         able = "suffice" if self.ok else "do not suffice"
         return [f"{self.target}: the data {able} to train and to prove skill ({counted}).",
-                *(f"{self.target}: {check.what}: {check.found:g} found, {check.needed:g} needed. {check.mend}"
+                *(f"{self.target}: {check.what}: {check.found:.3g} found, {check.needed:.3g} needed. {check.mend}"
                   for check in failed)]
 
     def to_dict(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import pandas as pd
@@ -10,7 +10,7 @@ import pandas as pd
 from churnkit.errors import ModelError
 from churnkit.learning.evaluate import Evaluation, evaluate
 from churnkit.learning.model import Model
-from churnkit.learning.splits import KEYS, Timeline, TrainingSet, timeline
+from churnkit.learning.splits import KEYS, Timeline, TrainingSet, stop_cut, timeline
 from churnkit.learning.targets import Target
 from churnkit.schemas import POINTS
 
@@ -88,6 +88,7 @@ def train(target: Target, rows: TrainingSet, *, seed: int = 7, test_share: float
         )
     cut = timeline(rows, test_share)
     pool, test = rows.split(cut.test_at)
+    cut = replace(cut, stop_at=stop_cut(pool))  # as the holdout's fit cuts the rows that remain to it
     holdout = Model(target, seed=seed).fit(pool)
     evaluation = evaluate(holdout, test)
     model = Model(target, seed=seed).fit(rows, rounds=holdout.rounds)

@@ -52,9 +52,21 @@ class Book:
         frame = self["subscriptions"]
         return frame[frame["ended_at"].isna() | (frame["ended_at"] >= self.at)]
 
+    def agreed_ahead(self) -> set[str]:
+        """The accounts with a subscription that is agreed already and begins at this moment or later."""
+        frame = self.tables["subscriptions"] if "subscriptions" in set(self.tables) else pd.DataFrame()
+        frame = frame.reindex(columns=["account_id", "started_at", "known_at"])
+        started, known = (pd.to_datetime(frame[name], utc=True) for name in ("started_at", "known_at"))
+        return set(frame["account_id"][(started >= self.at) & ~(known > self.at)])
+
     def mrr(self) -> pd.Series:
         """Money a month by account, over its active subscriptions."""
         return self.active_subscriptions().groupby("account_id")["mrr"].sum(min_count=1)
+
+    def currency(self, default: str) -> str:
+        """The currency of that money: the subscriptions' own where they name a single one, else the default."""
+        named = self["subscriptions"]["currency"].dropna().unique()
+        return str(named[0]) if len(named) == 1 else default
 
     def contacts(self) -> tuple[dict[str, str], set[str]]:
         """Whom to speak to, by account; and the accounts all of whose people are not to be contacted."""

@@ -192,7 +192,7 @@ def _assets(assets: tuple[str, ...]) -> str:
 
 
 def _ticket(ticket: Ticket) -> str:
-    about = [word for word in (clean(ticket.channel, 20), clean(ticket.category, 30)) if word]
+    about = [word for word in (clean(ticket.channel, 20), clean(ticket.category, 30).replace("_", " ")) if word]
     kind = f" ({', '.join(about)})" if about else ""
     parts = [f"{day(ticket.opened)}: ticket {clean(ticket.ticket_id, 30)}{kind}", clean(ticket.state, 40)]
     parts += [f"mood {clean(ticket.mood, 20)}"] if ticket.mood else []

@@ -126,9 +126,11 @@ def from_signals(signals: pd.DataFrame, scores: pd.DataFrame, book: Book, policy
                  answered: set[str]) -> list[Candidate]:
     """Candidates of the rule plays: per account and play the oldest signal that nobody has answered yet."""
     segments, mrr = dict(book.accounts()["segment"]), book.mrr()
+    models = dict(zip(book["assets"]["asset_id"], book["assets"]["model"], strict=True))
     known = scores[scores["skill"]].set_index(["target", "account_id"]).sort_index()
     churn = known.loc[["churn"]].droplevel(0) if "churn" in known.index.get_level_values(0) else known.iloc[:0]
     settings: Settings = getattr(book.tables, "settings", None) or Settings()
+    own_currency = book.currency(settings.currency)
     found = []
     for name, play in policy.active.items():
         rows = signals[signals["signal"] == play.signal] if play.signal else signals.iloc[:0]
@@ -137,20 +139,31 @@ def from_signals(signals: pd.DataFrame, scores: pd.DataFrame, book: Book, policy
             fresh = sorted(day for day in episodes if task_key(str(account), name, day) not in answered)
             if not fresh or (play.segments and segments.get(account) not in play.segments):
                 continue
+            news = group[[f"{when:%Y-%m-%d}" in fresh for when in group["occurred_at"]]]
             score = churn.loc[account] if play.target == "churn" and account in churn.index else None
             value = float(score["value"]) if score is not None and pd.notna(score["value"]) else None
-            money = mrr.get(account)
-            if value is None and money is not None and pd.notna(money):
-                value = float(money) * settings.value.margin * settings.value.months
-            currency = score["currency"] if score is not None and score["currency"] else settings.currency
+            assets = tuple(sorted({str(asset) for asset in news["asset_id"].dropna()}))
+            if value is None:
+                paid = float(mrr.get(account, math.nan))
+                value = _at_stake(play, paid, [models.get(asset) for asset in assets], settings)
+            currency = score["currency"] if score is not None and score["currency"] else own_currency
             found.append(Candidate(
                 account_id=str(account), name=name, play=play, episode=fresh[0], value=value, currency=currency,
                 probability=float(score["probability"]) if score is not None else play.likelihood,
-                scored_at=book.at.isoformat(), evidence=tuple(dict.fromkeys(group["evidence"])),
-                evidence_ids=tuple(dict.fromkeys(str(found) for found in group["evidence_id"].dropna())),
-                asset_ids=tuple(sorted({str(asset) for asset in group["asset_id"].dropna()})),
-                proven=score is not None))
+                scored_at=book.at.isoformat(), evidence=tuple(dict.fromkeys(news["evidence"])),
+                evidence_ids=tuple(dict.fromkeys(str(found) for found in news["evidence_id"].dropna())),
+                asset_ids=assets, proven=score is not None))
     return found
+
+
+def _at_stake(play: Play, mrr: float, models: list[str | None], settings: Settings) -> float | None:
+    """What a rule's case may cost or bring, by the settings of value; None where nothing is known."""
+    worth = settings.value
+    if models and play.target == "maintenance":
+        value = sum(worth.failure_cost.get(model or "", mrr * worth.failure_share) for model in models)
+    else:
+        value = mrr * worth.margin * worth.months * (worth.expansion_share if play.target == "expansion" else 1.0)
+    return value if math.isfinite(value) else None
 
 
 def _hold(frame: pd.DataFrame, rows: pd.Series, why: str, detail: str | pd.Series) -> None:

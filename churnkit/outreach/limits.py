@@ -12,7 +12,7 @@ import pandas as pd
 from churnkit.outreach.book import Book, utc
 from churnkit.outreach.candidates import Candidate
 from churnkit.outreach.policy import AIMS, Policy
-from churnkit.outreach.task import Task
+from churnkit.outreach.task import CLOSED, Task
 from churnkit.outreach.words import clean
 
 _AIMS = list(AIMS.values())
@@ -59,12 +59,14 @@ class State:
 def gather(book: Book, policy: Policy, open_tasks: tuple[Task, ...], signals: pd.DataFrame) -> State:
     """The state of every account at the book's moment."""
     accounts, outcomes = book.accounts(), book["outreach_outcomes"]
-    closings = outcomes[outcomes["status"].isin(["completed", "dismissed"])].sort_values("occurred_at", kind="stable")
+    closings = outcomes[outcomes["status"].isin(CLOSED)].sort_values("occurred_at", kind="stable")
+    shut = {task.key for task in open_tasks if task.status in CLOSED}
+    open_tasks = tuple(task for task in open_tasks if task.key not in shut)
     by_account: dict[str, tuple[Task, ...]] = defaultdict(tuple)
     for task in open_tasks:
         by_account[task.account_id] += (task,)
     return State(
-        book=book, policy=policy, open_tasks=open_tasks, answered=frozenset(closings["key"]),
+        book=book, policy=policy, open_tasks=open_tasks, answered=frozenset(closings["key"]) | shut,
         quiet_until=_quiet(closings, policy), suppressed=_suppressed(book, outcomes), by_account=by_account,
         signals={str(account): frozenset(rows["signal"]) for account, rows in signals.groupby("account_id")},
         top=_column(accounts, "top"), segment=_column(accounts, "segment"), owner=_column(accounts, "owner"))
@@ -76,6 +78,14 @@ def forbidden(candidate: Candidate, state: State) -> Held | None:
         if held := check(candidate, state):
             return held
     return None
+
+
+def not_to_be_sold_to(account: str, state: State) -> str:
+    """Why nobody may sell to the account now, or an empty string."""
+    if account in state.saving or any(task.target == "churn" for task in state.by_account.get(account, ())):
+        return "the account is being saved"
+    upset = sorted(state.signals.get(account, frozenset()) & set(state.policy.precedence.frustrated))
+    return f"the account shows {upset[0].replace('_', ' ')}" if upset else ""
 
 
 def _column(accounts: pd.DataFrame, name: str) -> dict[str, str]:
@@ -114,6 +124,8 @@ def _suppressed(book: Book, outcomes: pd.DataFrame) -> dict[str, tuple[str, Any]
 def _already_open(candidate: Candidate, state: State) -> Held | None:
     play = candidate.play
     for task in state.by_account.get(candidate.account_id, ()):
+        if task.ghost and play.always and task.play != candidate.name:
+            continue  # a ghost is nobody's work: what must always be done is not covered by it
         same_aim = AIMS.get(task.target) == play.aim and not play.always
         if task.play == candidate.name:
             return Held(candidate, "already open", f"since {task.episode}")
@@ -140,13 +152,8 @@ def _cool_down(candidate: Candidate, state: State) -> Held | None:
 
 def _precedence(candidate: Candidate, state: State) -> Held | None:
     """Nobody is sold to while being saved, or while showing frustration."""
-    account = candidate.account_id
-    if candidate.play.aim != "selling":
-        return None
-    if account in state.saving or any(task.target == "churn" for task in state.by_account.get(account, ())):
-        return Held(candidate, "precedence", "the account is being saved")
-    upset = sorted(state.signals.get(account, frozenset()) & set(state.policy.precedence.frustrated))
-    return Held(candidate, "precedence", f"the account shows {upset[0].replace('_', ' ')}") if upset else None
+    why = not_to_be_sold_to(candidate.account_id, state) if candidate.play.aim == "selling" else ""
+    return Held(candidate, "precedence", why) if why else None
 
 
 def _worth(candidate: Candidate, _state: State) -> Held | None:

@@ -12,9 +12,8 @@ import sqlalchemy as sa
 
 from churnkit.errors import OutreachError
 from churnkit.outreach.ledger import outbox, outcomes, record, suppressions, tasks
-from churnkit.outreach.task import DISPOSITIONS, Task
+from churnkit.outreach.task import CLOSED, DISPOSITIONS, Task
 
-CLOSED = ("completed", "dismissed")
 CHUNK = 500
 """How many keys a query names at most."""
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from churnkit.errors import OutreachError
 from churnkit.outreach import ledger, moves
 from churnkit.outreach.ledger import audit, digest, outcomes, record, stamp, tasks, writing
-from churnkit.outreach.task import Task
+from churnkit.outreach.task import CLOSED, Task
 
 
 @dataclass(frozen=True)
@@ -75,19 +75,20 @@ class Outbox:
             actor: Who, for the audit.
 
         Raises:
-            OutreachError: If no time can be told.
+            OutreachError: If no time can be told, or the outbox holds tasks of a later moment.
         """
         given = {task.key: task for task in tasks_}
         if not given:
             return Put()
         when = _when(at, given.values())
         with writing(self.engine) as connection:
+            _refuse_going_back(connection, when)
             columns = sa.select(tasks.c.key, tasks.c.status, tasks.c.content_hash, tasks.c.content)
             known = {row.key: row for chunk in moves.chunks(sorted(given))
                      for row in connection.execute(columns.where(tasks.c.key.in_(chunk)))}
             new = [task for key, task in given.items() if key not in known]
             same = [key for key in known if known[key].content_hash == given[key].content_hash()]
-            closed = [key for key in known if known[key].status in moves.CLOSED and key not in same]
+            closed = [key for key in known if known[key].status in CLOSED and key not in same]
             changed = [given[key] for key in known if key not in same and key not in closed]
             moves.insert(connection, new, when, run)
             moves.change(connection, changed, when)
@@ -140,9 +141,13 @@ class Outbox:
         """Closes tasks that nobody has begun; one that was sent is closed in the CRM too. Returns how many.
 
         For `Plan.moot`. A task that a person has touched stays as it is.
+
+        Raises:
+            OutreachError: If the outbox holds tasks of a later moment: what was right then is not moot.
         """
         when = stamp(at)
         with writing(self.engine) as connection:
+            _refuse_going_back(connection, when)
             return len(moves.shut(connection, sorted(set(keys)), when, why, actor))
 
     def recall(self, run: str, at: dt.datetime, actor: str = "recall") -> int:
@@ -185,6 +190,14 @@ class Outbox:
                                         "was removed. Restore the outbox from a backup and compare.")
                 previous = row["hash"]
         return count
+
+
+def _refuse_going_back(connection: sa.Connection, when: str) -> None:
+    newest = connection.scalar(sa.select(sa.func.max(tasks.c.created_at)))
+    if newest is not None and when < newest:
+        raise OutreachError(f"The outbox holds tasks planned for {newest[:10]}; planning for {when[:10]} after that "
+                            "would undo them. To look back, plan with --dry-run; to go on, plan for "
+                            f"{newest[:10]} or later.")
 
 
 def _when(at: dt.datetime | None, given: Iterable[Task]) -> str:

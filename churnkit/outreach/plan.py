@@ -14,7 +14,7 @@ from churnkit.outreach.brief import brief, title
 from churnkit.outreach.candidates import Candidate, current_scores, expiry, from_scores, from_signals
 from churnkit.outreach.cases import case_of, open_file, reasons_of
 from churnkit.outreach.desk import Desk
-from churnkit.outreach.limits import Held, State, forbidden, gather
+from churnkit.outreach.limits import Held, State, forbidden, gather, not_to_be_sold_to
 from churnkit.outreach.policy import Policy
 from churnkit.outreach.rules import signals_in
 from churnkit.outreach.task import Task
@@ -27,7 +27,8 @@ class Plan:
 
     `ghosts` are the tasks of control accounts: kept, never sent. `held` has one row (schemas.HELD) for every scored
     entity and every rule play without a task, with the reason. `moot` are the keys of open tasks that nobody has begun
-    and whose cause is gone, whose play was taken out, or that have expired: close them with `Outbox.close_tasks`.
+    and whose cause is gone, whose play was taken out, that have expired, or that would sell to an account which is now
+    being saved: close them with `Outbox.close_tasks`.
     """
 
     tasks: tuple[Task, ...]
@@ -56,7 +57,8 @@ def plan(scores: pd.DataFrame | None, reasons: pd.DataFrame | None, tables: Mapp
         reasons: schemas.REASONS for the briefs; may be None.
         tables: The raw tables by name.
         policy: The limits.
-        open_tasks: What is open already, ghosts too (`Outbox.open_tasks()`).
+        open_tasks: What is open already, ghosts too (`Outbox.open_tasks()`). Closed ones among them are not planned
+            again: give `Outbox.tasks()` where churnkit itself may have closed some.
         at: The moment of planning; nothing after it is seen.
 
     Returns:
@@ -183,6 +185,7 @@ def _moot(state: State, scores: pd.DataFrame) -> tuple[str, ...]:
             over = score is not None and score < play.closes_below
         else:
             over = play.signal not in state.signals.get(task.account_id, frozenset())
-        if over and task.status == "open":
+        selling = play is not None and play.aim == "selling"
+        if (over or (selling and not_to_be_sold_to(task.account_id, state))) and task.status == "open":
             gone.append(task.key)
     return tuple(sorted(gone))

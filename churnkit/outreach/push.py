@@ -14,8 +14,9 @@ from churnkit.outreach.crm.base import Crm, CrmDownError, CrmRefusedError, CrmUn
 from churnkit.outreach.lease import Lease
 from churnkit.outreach.ledger import outbox as rows_of
 from churnkit.outreach.ledger import record, stamp, tasks, writing
-from churnkit.outreach.moves import CLOSED, Entry, dismiss, entries, suppressed
+from churnkit.outreach.moves import Entry, dismiss, entries, suppressed
 from churnkit.outreach.outbox import Outbox
+from churnkit.outreach.task import CLOSED
 
 T = TypeVar("T")
 
@@ -154,7 +155,7 @@ def _send(run: Run, batch: Sequence[Entry], write: Callable[[Sequence[Item]], Se
     try:
         results = write(items)
     except CrmDownError as down:
-        _keep(run, [_Mark(entry, "pending", str(down)) for entry in batch])
+        _keep(run, [_Mark(entry, "pending", str(down), tried=False) for entry in batch])  # it never saw them
         raise
     except CrmUnsureError as unsure:
         _keep(run, [_Mark(entry, "ambiguous", str(unsure)) for entry in batch])
@@ -196,14 +197,15 @@ def _claim(run: Run, after: int) -> tuple[list[Entry], int]:
         run.lease.renew(connection)
         waiting = entries(connection, ("pending",), after, run.crm.capabilities.batch)
         quiet = suppressed(connection, run.when)
+        doubtful = _in_doubt(connection, waiting)
         for entry in waiting:
+            if entry.key in claimed or entry.key in doubtful:
+                continue  # an earlier row of the same task is on its way; this one's turn comes when that is settled
             if entry.remote_id is None and (entry.task.account_id in quiet or entry.task.status in CLOSED):
                 why = f"not sent: {quiet.get(entry.task.account_id, 'it was closed before it was sent')}"
                 run.report.withheld += 1
                 marks.append(_Mark(entry, "dead", why))
                 dismiss(connection, entry.key, run.when, why)
-            elif entry.key in claimed:
-                continue  # an earlier row of the same task is on its way; this one's turn comes in the next round
             elif entry.action != "close" and entry.sent_hash == entry.content_hash:
                 run.report.unchanged += 1
                 marks.append(_Mark(entry, "confirmed", "nothing had changed"))
@@ -217,15 +219,23 @@ def _claim(run: Run, after: int) -> tuple[list[Entry], int]:
     return list(claimed.values()), waiting[-1].id if waiting else -1
 
 
+def _in_doubt(connection: sa.Connection, waiting: Sequence[Entry]) -> set[str]:
+    """The tasks among these that were sent without a clear reply: sent again now, they could stand there twice."""
+    keys = [entry.key for entry in waiting]
+    states = rows_of.c.state.in_(("in_flight", "ambiguous"))
+    return set(connection.scalars(sa.select(rows_of.c.key).where(states, rows_of.c.key.in_(keys))))
+
+
 @dataclass(frozen=True)
 class _Mark:
-    """A row's new state, why, and, where the CRM showed the task, what it holds."""
+    """A row's new state, why, and, where the CRM showed the task, what it holds; `tried` where that was an attempt."""
 
     entry: Entry
     state: str
     why: str | None
     remote: Remote | None = None
     sent_hash: str | None = None
+    tried: bool = True
 
 
 def _keep(run: Run, marks: Sequence[_Mark]) -> None:
@@ -243,7 +253,7 @@ def _write_marks(run: Run, connection: sa.Connection, marks: Sequence[_Mark]) ->
             state=sa.bindparam("_state"), why=sa.bindparam("_why"), attempts=sa.bindparam("_attempts"),
             updated_at=run.when),
         [{"_id": mark.entry.id, "_state": mark.state, "_why": mark.why,
-          "_attempts": mark.entry.attempts + (mark.entry.state == "pending")} for mark in marks])
+          "_attempts": mark.entry.attempts + (mark.tried and mark.entry.state == "pending")} for mark in marks])
     seen = [{"_key": mark.entry.key, "_remote": mark.remote.remote_id or mark.entry.key, "_sent": mark.sent_hash,
              "_version": mark.remote.version} for mark in marks if mark.remote]
     if seen:

@@ -39,8 +39,7 @@ def signals_in(book: Book, policy: Policy) -> pd.DataFrame:
         if all(book[source].empty for source in sources):
             continue
         frame = find(book, rule)
-        oldest = book.at - pd.Timedelta(days=rule.within_days)
-        found.append(frame[(frame["occurred_at"] >= oldest) & (frame["occurred_at"] < book.at)].assign(signal=name))
+        found.append(frame[frame["occurred_at"] < book.at].assign(signal=name))
     kept = [frame for frame in found if len(frame)]
     if not kept:
         return _none()
@@ -71,7 +70,7 @@ def _recent(frame: pd.DataFrame, occurred: str, book: Book, rule: Signal) -> pd.
 
 
 def _ticket(row: pd.Series) -> str:
-    about = [word for word in (clean(row["channel"], 20), clean(row["category"], 30)) if word]
+    about = [word for word in (clean(row["channel"], 20), clean(row["category"], 30).replace("_", " ")) if word]
     return f"ticket {clean(row['ticket_id'], 30)}" + (f" ({', '.join(about)})" if about else "")
 
 
@@ -98,7 +97,7 @@ def _open_escalation(book: Book, rule: Signal) -> pd.DataFrame:
 def _repeat_contact(book: Book, rule: Signal) -> pd.DataFrame:
     """The moment at which a run of tickets became too many: the date stays while the run goes on."""
     tickets = book["support_tickets"].sort_values(["account_id", "opened_at", "ticket_id"], kind="stable")
-    tickets = _bursts(tickets, ["account_id"], "opened_at", rule)
+    tickets = _recent(_bursts(tickets, ["account_id"], "opened_at", rule), "opened_at", book, rule)
     spans = plural(rule.span_days, "day")
     return _signals(tickets, "began", lambda row: (
         f"{rule.count} or more tickets within {spans} since {day(row['began'])}, the last one {_ticket(row)}"
@@ -179,10 +178,11 @@ def _champion_left(book: Book, rule: Signal) -> pd.DataFrame:
 
 
 def _notice_given(book: Book, rule: Signal) -> pd.DataFrame:
-    """Notice on the last contract that was still to run on; one ended contract among others is no leaving."""
+    """Notice on the last contract that was still to run on; one that ends beside or before another is no leaving."""
     running = book.active_subscriptions()
-    staying = running[running["end_recorded_at"].isna()]["account_id"]
-    noticed = _recent(running[~running["account_id"].isin(staying)], "end_recorded_at", book, rule)
+    told = running["end_recorded_at"] > running["started_at"]  # a period's end that was known from its start is none
+    staying = {*running[~told]["account_id"], *book.agreed_ahead()}
+    noticed = _recent(running[told & ~running["account_id"].isin(staying)], "end_recorded_at", book, rule)
     last = noticed.sort_values(["account_id", "end_recorded_at", "subscription_id"], kind="stable")
 
     def evidence(row: pd.Series) -> str:
@@ -199,6 +199,7 @@ def _error_code(book: Book, rule: Signal) -> pd.DataFrame:
     events = events.merge(assets, on="asset_id", how="inner")
     events = _bursts(events.sort_values(["asset_id", "code", "occurred_at"], kind="stable"), ["asset_id", "code"],
                      "occurred_at", rule)
+    events = _recent(events, "occurred_at", book, rule)
 
     def evidence(row: pd.Series) -> str:
         what = listed([word for word in (clean(row["model"], 30), clean(row["asset_id"], 30)) if word][-1:])

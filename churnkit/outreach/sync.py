@@ -86,7 +86,8 @@ def write_outcomes(outbox: Outbox, path: str | Path) -> int:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(names)
-    table.writerows([cell(getattr(row, name)) for name in names] for row in rows)
+    for row in rows:  # only the note is free text; an id with a quotation mark before it would be another id
+        table.writerow([cell(row.note) if name == "note" else getattr(row, name) for name in names])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text.getvalue())
     return len(rows)

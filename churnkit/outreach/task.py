@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 Status = Literal["open", "in_progress", "snoozed", "completed", "dismissed"]
+CLOSED: tuple[Status, ...] = ("completed", "dismissed")
 DISPOSITIONS: dict[str, tuple[str, ...]] = {
     "churn": ("saved", "no_change", "not_a_risk"),
     "expansion": ("bought", "open_deal", "later", "no_need"),

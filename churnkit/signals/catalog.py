@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 import ibis
+from ibis.expr import types as ir
 
 from churnkit.errors import FeatureError
 from churnkit.signals.tables import Tables
@@ -56,6 +57,11 @@ class Catalog:
         known = {field.name for field in fields(cls)}
         values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key,
                   value in data.items() if key in known}
+        for key, value in values.items():
+            words = (value,) if key == "currency" else value
+            if not isinstance(words, tuple) or not all(isinstance(word, str) for word in words):
+                raise FeatureError(f"'{path}': '{key}' is not what churnkit wrote there. Restore the file, or delete "
+                                   "it and compute the features again.")
         return cls(**values)
 
     def save(self, path: str | Path) -> None:
@@ -82,7 +88,7 @@ def discover(tables: Tables) -> Catalog:
         components=_named(chosen.components) or _commonest(codes.filter(codes.kind != "error"), "code", COMPONENTS),
         plans=_named(chosen.plans) or tuple(plan for plan in plans["plan"] if plan not in chosen.addons),
         addons=tuple(chosen.addons),
-        currency=tables.settings.currency,
+        currency=_currency(subscriptions, tables.settings.currency),
     )
 
 
@@ -104,6 +110,12 @@ def slugs(words: Iterable[str], reserved: tuple[str, ...] = ()) -> MappingProxyT
         taken.add(slug)
         made[word] = slug
     return MappingProxyType(made)
+
+
+def _currency(subscriptions: ir.Table, default: str) -> str:
+    """What the money is in: the subscriptions' own currency where they name a single one."""
+    named = subscriptions.select("currency").distinct().to_pandas()["currency"].dropna()
+    return str(named.iloc[0]) if len(named) == 1 else default
 
 
 def _named(words: list[str] | None) -> tuple[str, ...]:

@@ -214,9 +214,9 @@ BILLING = FeatureGroup("billing", "account", says="what was paid, and what was n
     count("_failures", "failed_payments", (84,)),
     Feature("failed_payments_84d", "greatest", parts=("_failed_84d", "_failures_84d"), window_days=84, unit="count",
             noun="failed payment|failed payments", mutable=True, says="{value} in the last {window} days"),
-    open_at("_mrr", "subscriptions", "total", of="mrr"),
+    open_at("_mrr", "subscriptions", "total", of="mrr", where=(("main", "yes"),)),  # an add-on bought is no price rise
     open_at("_seats", "subscriptions", "total", of="seats"),
-    open_at("_mrr_then", "subscriptions", "total", of="mrr", before=84),
+    open_at("_mrr_then", "subscriptions", "total", of="mrr", before=84, where=(("main", "yes"),)),
     open_at("_seats_then", "subscriptions", "total", of="seats", before=84),
     ratio("_price", "_mrr", "_seats"),
     ratio("_price_then", "_mrr_then", "_seats_then"),

@@ -12,6 +12,9 @@ from ibis.expr import types as ir
 from churnkit.signals.groups import Feature
 from churnkit.signals.streams import DAY
 
+_MONTHS_DIFFER = 3.0
+"""Days by which a term may be longer than its months on average: no reason to bring a renewal back."""
+
 
 def within(seen: ir.Table, item: Feature) -> ir.BooleanValue:
     """The rows that a feature counts: in its window, or holding at its moment, and of its kind."""
@@ -58,10 +61,15 @@ def _slope(seen: ir.Table, item: Feature, kept: ir.BooleanValue) -> ir.Value:
 
 
 def _renewal(seen: ir.Table, item: Feature, kept: ir.BooleanValue) -> ir.Value:
-    """Days to the nearest renewal; one that has passed comes round again with the billing months."""
+    """Days to the nearest renewal; one that has passed comes round again with the billing months.
+
+    One that lies more than a term ahead is brought back by whole terms: an export made later shows the renewal of then,
+    and that there is one would tell that the customer stayed.
+    """
     ahead = (seen[item.of] - seen.cutoff) / DAY
     months = seen.months / DAY
-    return ibis.ifelse(ahead >= 0, ahead, ahead - months * (ahead / months).floor()).min(where=kept)
+    terms = ibis.ifelse(ahead >= 0, ibis.greatest((ahead - _MONTHS_DIFFER) / months, 0.0), ahead / months).floor()
+    return (ahead - months * terms).min(where=kept)
 
 
 def _notice(seen: ir.Table, _: Feature, __: ir.BooleanValue) -> ir.Value:

@@ -6,13 +6,17 @@ import contextlib
 import datetime as dt
 import os
 import shutil
+import sqlite3
 import sys
 import warnings
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 import pandas as pd
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # Feast raises it
+from yaml import YAMLError
 
 os.environ.setdefault("FEAST_USAGE", "False")  # no reports to anybody, in case a later Feast asks again
 with warnings.catch_warnings():  # Feast changes everybody's warning filters when it is imported, and warns itself
@@ -176,7 +180,8 @@ class Store:
         ours = repo(self.path, self.settings)
         self._ready(ours)
         services = [ours.service(target) for target in targets]
-        self._open().apply([*ours.entities, *ours.views, *services])
+        with self._online():
+            self._open().apply([*ours.entities, *ours.views, *services])
         self._services |= {service.name: service for service in services}
 
     def read(self, points: pd.DataFrame, target: Target) -> pd.DataFrame:
@@ -207,7 +212,7 @@ class Store:
         """Brings the newest features up to `end`, as far back as they are still served, into the online store."""
         self.apply(*targets)
         end = moment(end)
-        with contextlib.redirect_stdout(sys.stderr):  # Feast prints its progress; stdout is for tables
+        with self._online(), contextlib.redirect_stdout(sys.stderr):  # Feast prints its progress; stdout is for tables
             self._open().materialize(start_date=end - self._ttl(), end_date=end)
 
     def online(self, entity_id: str, target: Target) -> dict[str, Any]:
@@ -217,7 +222,8 @@ class Store:
             FeatureError: If the online store holds none for it.
         """
         service = self._service(target)
-        got = self._open().get_online_features(service, [{ENTITIES[target.entity]: entity_id}]).to_dict()
+        with self._online():
+            got = self._open().get_online_features(service, [{ENTITIES[target.entity]: entity_id}]).to_dict()
         marks = [got[marker(group)][0] for group in target.groups]
         if any(mark is None for mark in marks):
             raise FeatureError(f"The online store has no features of {target.entity} '{entity_id}'. Bring them there: "
@@ -257,9 +263,25 @@ class Store:
                 schema = _schema(group)
                 partitions.write(folder, schema.empty_table().to_pandas(), schema)
 
+    @contextlib.contextmanager
+    def _online(self) -> Iterator[None]:
+        """The online store in use; its own errors in one paragraph."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise FeatureError(f"The online store in '{self.path / 'data'}' cannot be used ({error}). Delete it there: "
+                               "it is filled anew from the feature files by churnkit features --at DATE.") from None
+
     def _open(self) -> FeatureStore:
         if self._feast is None:
-            self._feast = FeatureStore(repo_path=str(self.path))
+            try:
+                self._feast = FeatureStore(repo_path=str(self.path))
+                self._feast.list_entities()  # reads the registry, which is where a damaged one would show
+            except (ValueError, TypeError, OSError, DecodeError, YAMLError) as error:
+                raise FeatureError(
+                    f"The feature repo '{self.path}' cannot be opened ({str(error).splitlines()[0]}). Restore its "
+                    "feature_store.yaml from a new workspace (churnkit init), and delete data/registry.db: it is made "
+                    "anew.") from None
         return self._feast
 
     def _service(self, target: Target) -> FeatureService:

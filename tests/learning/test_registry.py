@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from churnkit.errors import ModelError
+from churnkit.learning.registry import Registry
 
 AT = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
@@ -84,6 +86,30 @@ def test_an_added_or_missing_file_is_refused(registered):
     (folder / "artifacts" / "model.txt").unlink()
     with pytest.raises(ModelError, match=r"'artifacts/model.txt' is missing"):
         registry.champion("churn")
+
+
+def test_a_copied_workspace_reads_and_writes_its_own_artefacts(registered, trained, tmp_path):
+    """MLflow keeps full paths: the copy must neither trust nor fill the folder that it came from."""
+    registry, _ = registered
+    state = tmp_path / "copy"
+    shutil.copytree(registry.artifacts.parent, state)
+    copy = Registry(f"sqlite:///{state / Path(registry.uri).name}", state / registry.artifacts.name)
+    before = len(list(registry.artifacts.rglob("MLmodel")))
+    assert copy.champion("churn").version == "churn-1"
+    copy.register(other(trained, loss=-0.01), at=AT)
+    assert copy.champion("churn").version == "churn-2"
+    assert (before, before + 1) == tuple(len(list(one.artifacts.rglob("MLmodel"))) for one in (registry, copy))
+    for text in copy.artifacts.rglob("model.txt"):
+        text.write_text("changed")
+    with pytest.raises(ModelError, match="was changed since it was registered"):
+        copy.champion("churn")
+
+
+def test_a_database_that_is_none_says_what_to_do(tmp_path):
+    """No bare error of SQLAlchemy's."""
+    (tmp_path / "mlflow.db").write_bytes(b"junk" * 100)
+    with pytest.raises(ModelError, match=r"not a database.*restore from a backup"):
+        Registry(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts").champion("churn")
 
 
 def test_the_artefact_holds_text_alone(registered):

@@ -101,6 +101,12 @@ def test_the_test_period_touches_nothing_of_the_holdout(book, rows, trained):
     assert trained.evaluation.auc_lower != again.evaluation.auc_lower
 
 
+def test_the_logged_cuts_are_those_of_the_fit():
+    """Where fit and stop were parted stands in the splits as the holdout's fit parted them."""
+    found = train(CHURN, training_set(CHURN, *made(entities=60, months=15)))
+    assert stop_cut(found.data.closed(found.splits.test_at)) == found.splits.stop_at
+
+
 def test_one_outcome_alone_cannot_be_learned(book):
     """It is an error that says how to get both."""
     features, labels = book

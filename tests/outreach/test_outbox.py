@@ -34,6 +34,16 @@ def test_put_tells_the_time_from_the_tasks(outbox):
         outbox.put([task(1, scored_at=None)])
 
 
+def test_nobody_plans_for_a_day_before_the_last(outbox):
+    """A run for an older day would close what was rightly opened since, and ask for calls in the past."""
+    outbox.put([task()], at=LATER)
+    with pytest.raises(OutreachError, match=r"planned for 2026-11-02.*plan with --dry-run"):
+        outbox.put([task(1)], at=AT)
+    with pytest.raises(OutreachError, match="would undo them"):
+        outbox.close_tasks([task().key], at=AT)
+    assert [one.status for one in outbox.tasks()] == ["open"]
+
+
 def test_ghosts_are_kept_and_never_queued(outbox):
     """A ghost has no outbox row, and is open."""
     outbox.put([task(0, ghost=True), task(1)], at=AT)

@@ -86,6 +86,65 @@ def test_nobody_is_sold_to_while_being_saved(policy):
     assert held(plan(sale, None, upset, policy, at=AT), "A00", "expansion") == ["precedence"]
 
 
+def test_an_open_sale_ends_where_saving_begins(policy):
+    """An untouched task that would sell is moot once its account is to be saved; a begun one stays."""
+    sale = scores({"A00": 0.9, "A01": 0.9, "A02": 0.9}, target="expansion", value=1e6)
+    first = plan(sale, None, frames(), policy, at=AT)
+    both = pd.concat([sale, scores({"A00": 0.5, "A02": 0.5})])
+    opened = {task.account_id: task for task in first.tasks}
+    opened["A02"] = dataclasses.replace(opened["A02"], status="in_progress")
+    assert plan(both, None, frames(), policy, opened.values(), at=AT).moot == (opened["A00"].key,)
+
+
+def test_a_ghost_covers_nothing_that_must_be_done(change, policy):
+    """A control account's ghost on a ticket does not keep an `always` play about the same ticket from being sent."""
+    control = change(policy, control={"share": 0.999999})
+    tickets = [ticket("A01", n, opened_at=ago(4 - n)) for n in range(3)]
+    first = plan(None, None, frames(support_tickets=pd.DataFrame(tickets)), control, at=AT)
+    assert [task.play for task in first.ghosts] == ["repeat_contact"]
+    tickets[2]["escalated_at"] = AT + dt.timedelta(hours=1)
+    later = frames(support_tickets=pd.DataFrame(tickets))
+    made = plan(None, None, later, control, first.ghosts, at=AT + dt.timedelta(days=1))
+    assert [task.play for task in made.tasks] == ["escalation"]
+
+
+def test_a_task_that_was_closed_takes_no_slot_again(policy):
+    """A task that churnkit itself closed, as expired, is not planned anew while its signal lasts."""
+    tables = frames(support_tickets=pd.DataFrame([ticket("A01", escalated_at=ago(2))]))
+    [task] = plan(None, None, tables, policy, at=AT).tasks
+    closed = dataclasses.replace(task, status="dismissed")
+    assert plan(None, None, tables, policy, [closed], at=AT + dt.timedelta(days=32)).tasks == ()
+
+
+def test_a_rule_says_what_is_at_stake_in_the_customers_currency(policy):
+    """One currency that is not the workspace's is named as it is."""
+    tables = frames(support_tickets=pd.DataFrame([ticket("A01", escalated_at=ago(2))]))
+    tables["subscriptions"]["currency"] = "USD"
+    [task] = plan(None, None, tables, policy, at=AT).tasks
+    assert (task.value, task.currency) == (9600.0, "USD")
+
+
+def test_an_error_is_worth_a_failure_and_not_the_account(policy):
+    """A rule about equipment shows what a failure would cost, by default a month of the account's money."""
+    data = policy.model_dump()
+    data["signals"]["error_code"] |= {"codes": ("E7",)}
+    assets = pd.DataFrame([{"asset_id": "P1", "account_id": "A01", "model": "m", "installed_at": ago(90)}])
+    events = pd.DataFrame([{"asset_id": "P1", "occurred_at": ago(1), "kind": "error", "code": "E7"}])
+    [task] = plan(None, None, frames(assets=assets, asset_events=events), Policy(**data), at=AT).tasks
+    assert (task.play, task.value) == ("error_code", 1000.0)
+
+
+def test_a_new_signal_does_not_tell_the_old_one_again(policy):
+    """Of two low ratings the first was answered: the second task speaks of the second alone."""
+    rated = pd.DataFrame([ticket("A01", 1, opened_at=ago(15), known_at=ago(15), csat=1.0, rated_at=ago(14)),
+                          ticket("A01", 2, csat=2.0, rated_at=ago(1))])
+    key = plan(None, None, frames(support_tickets=rated), policy, at=ago(13)).tasks[0].key
+    done = outcomes(key=key, account_id="A01", play="low_rating", occurred_at=ago(10), disposition="wrong_contact")
+    [task] = plan(None, None, frames(support_tickets=rated, outreach_outcomes=done), policy, at=AT).tasks
+    assert task.reason_codes == ("low_csat", "TA012")
+    assert "TA011" not in task.title
+
+
 def test_suppressions_hold_everything(policy):
     """A suppression holds a task until it ends, `always` or not."""
     quiet = pd.DataFrame([{"account_id": "A00", "reason": "lawsuit", "starts_at": ago(1), "until": ago(-9)}])

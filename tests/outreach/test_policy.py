@@ -49,7 +49,7 @@ def test_what_is_left_out_keeps_its_default(tmp_path):
     ("[cooldown.after]\nsavd = 3", r"line 2: 'cooldown.after' names 'savd'.*Did you mean 'saved'\?"),
     ("[signals.low_np]\ncount = 3", r"line 1: 'signals' names 'low_np'.*Did you mean 'low_nps'\?"),
     ("schema_version = 9", r"Upgrade churnkit"),
-    ("plays = 3", r"line 1: 'plays' Input should be a valid dictionary"),
+    ("plays = 3", r"line 1: 'plays' must be a section of its own"),
 ])
 def test_mistakes_are_named(tmp_path, text, message):
     """The message says where and what to do."""

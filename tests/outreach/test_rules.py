@@ -53,6 +53,13 @@ def test_repeat_contact_keeps_its_date():
     assert found(AT - dt.timedelta(days=5), support_tickets=tickets) == [("A01", "repeat_contact", ago(6))]
 
 
+def test_a_burst_that_goes_on_stays_news():
+    """A customer who has written every other day for weeks still shows the signal; one who stopped does not."""
+    tickets = [ticket(n, opened_at=ago(day), known_at=ago(day)) for n, day in enumerate(range(24, 0, -2))]
+    assert found(support_tickets=tickets) == [("A01", "repeat_contact", ago(20))]
+    assert found(AT + dt.timedelta(days=13), support_tickets=tickets) == []
+
+
 @pytest.mark.parametrize(("kind", "score", "signal"), [
     ("nps", 6, "low_nps"), ("nps", 7, None), ("csat", 2, "low_csat"), ("ces", 2, "low_effort"), ("ces", 3, None)])
 def test_surveys(kind, score, signal):
@@ -90,9 +97,12 @@ def test_champions(values, holds):
     ([{"ended_at": ago(-30), "end_recorded_at": ago(-4)}], False),
     ([{"ended_at": ago(1), "end_recorded_at": ago(4)}], False),
     ([{"ended_at": ago(-30), "end_recorded_at": ago(4)}, {}], False),
+    ([{"ended_at": ago(-30), "end_recorded_at": ago(4)}, {"started_at": ago(-30), "known_at": ago(4)}], False),
+    ([{"ended_at": ago(-30), "end_recorded_at": ago(4)}, {"started_at": ago(-30), "known_at": ago(-1)}], True),
+    ([{"started_at": ago(25), "ended_at": ago(-5), "end_recorded_at": ago(25), "known_at": ago(25)}], False),
 ])
 def test_notice(rows, holds):
-    """Notice on the last running contract is a signal until it ends; on one among others it is none."""
+    """Notice on the last contract is a signal until it ends; not beside or before another, nor a period's own end."""
     given = [{"account_id": "A01", "subscription_id": str(n), "started_at": ago(300), "ended_at": pd.NaT,
               "end_recorded_at": pd.NaT, "known_at": ago(300), **row} for n, row in enumerate(rows)]
     assert [one[1] for one in found(subscriptions=given)] == (["notice_given"] if holds else [])

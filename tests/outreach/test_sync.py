@@ -56,6 +56,41 @@ def lite(tmp_path):
     box.close()
 
 
+def test_a_later_row_waits_for_one_in_doubt(lite, clock):
+    """Where a create may have arrived, the task's next row, in a later batch, is not sent as a second create."""
+    crm = MemoryCrm(Capabilities(batch=1), faults=["dropped"] * 4)
+    lite.put([task(0)], at=AT)
+    sync(lite, crm, at=AT, clock=clock)
+    lite.put([task(0, body="Why: use stopped.")], at=AT)
+    crm.faults = ["lost"]
+    sync(lite, crm, at=AT, clock=clock)
+    assert [remote.key for remote in crm.tasks] == [task(0).key]
+    assert crm.bodies[task(0).key] == "Why: use stopped."
+    assert lite.pending() == []
+
+
+def test_a_long_outage_loses_nothing(lite, clock):
+    """A CRM that is down for ten runs gets every task when it is back."""
+    lite.put([task(0)], at=AT)
+    crm = MemoryCrm()
+    for _ in range(10):
+        crm.faults = ["down"] * 4
+        sync(lite, crm, at=AT, clock=clock)
+    crm.faults = []
+    assert sync(lite, crm, at=LATER, clock=clock).created == 1
+
+
+def test_outcomes_keep_their_ids(lite, tmp_path):
+    """An account id that begins like a formula comes back as it is; a note that does is made harmless."""
+    odd = task(0, account_id="-7", key="a" * 40)
+    lite.put([odd], at=AT)
+    lite.record_outcome(odd.key, status="completed", at=AT, disposition="saved", note="=1+1")
+    write_outcomes(lite, tmp_path)
+    with (tmp_path / "outreach_outcomes.csv").open(newline="") as file:
+        [row] = csv.DictReader(file)
+    assert (row["account_id"], row["note"]) == ("-7", "'=1+1")
+
+
 def test_sends_once_and_then_nothing(outbox, clock):
     """Everything pending arrives; a second run sends zero writes."""
     crm = MemoryCrm()

@@ -165,7 +165,7 @@ def test_invoices_are_overdue_until_they_are_paid():
 
 
 def test_contract_follows_spans_prices_and_notice():
-    """Seats of the main plan, money of all, the price per seat against twelve weeks ago, and the next renewal."""
+    """Seats of the main plan, money of all, its price per seat against twelve weeks ago, and the next renewal."""
     spans = pd.DataFrame({
         "account_id": "A", "started_at": [LONG_AGO, before(30), before(30)], "ended_at": [before(30), None, None],
         "plan": ["small", "large", "extra"], "seats": [10.0, 10.0, 1.0], "mrr": [100.0, 150.0, 10.0],
@@ -175,7 +175,16 @@ def test_contract_follows_spans_prices_and_notice():
     expected = {"mrr": 130, "mrr_84d_before": 100, "mrr_change_84d": 30, "seats": 10, "seats_change_84d": 0,
                 "plan": "large", "plan_rank": 2, "days_to_renewal": 40, "auto_renew": 1, "notice_given": 0}
     assert expected == {name: row[name] for name in expected}
-    assert row["price_change_84d"] == pytest.approx(0.3)
+    assert row["price_change_84d"] == pytest.approx(0.2)  # the add-on's money is no price of a seat
+
+
+@pytest.mark.parametrize(("months", "ahead", "days"), [(12, 40, 40), (12, 40 + 2 * 365.25, 40), (None, 40 + 365.25, 40),
+                                                     (1, 31, 31), (12, 366, 366), (3, -1, 90.3125)])
+def test_a_renewal_shown_by_a_later_export_does_not_tell_that_the_customer_stayed(months, ahead, days):
+    """The next renewal of two years later would give away that there was one in between."""
+    spans = pd.DataFrame({"account_id": "A", "started_at": [LONG_AGO], "mrr": 1.0, "currency": "EUR",
+                          "renews_at": [before(-ahead)], "billing_months": pd.array([months], dtype="Int64")})
+    assert days == pytest.approx(one(book(subscriptions=spans))["days_to_renewal"])
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,20 @@ def test_a_damaged_feature_file_says_what_to_do(book, tmp_path):
             call()
 
 
+def test_damaged_registries_and_catalogs_say_what_to_do(book, tmp_path):
+    """Feast's registry and online store, and our catalog: each names its mend, and none ends in a bare error."""
+    _, features = book
+    for file, mend in (("data/online.db", "Delete it there"), ("data/registry.db", r"delete data/registry\.db"),
+                       ("feature_store.yaml", r"Restore its feature_store\.yaml"), ("catalog.json", "Restore")):
+        store = Store(tmp_path / file.replace("/", "_") / "features")
+        store.write(features)
+        store.apply(CHURN)
+        junk = '{"schema_version": 1, "sensors": [1]}' if "catalog" in file else "junk: :" * 9
+        (store.path / file).write_text(junk)
+        with pytest.raises(FeatureError, match=mend):
+            Store(store.path).materialize("2025-06-27", CHURN)
+
+
 def test_the_catalog_is_frozen_with_the_first_write(store, book):
     """Features of another catalog are refused, with the mend."""
     _, features = book
