@@ -12,7 +12,7 @@ from churnkit.cutoffs import moment
 from churnkit.errors import FeatureError
 from churnkit.settings import from_mapping
 from churnkit.signals import compute
-from churnkit.signals.catalog import Catalog
+from churnkit.signals.catalog import Catalog, discover
 from churnkit.signals.compute import compute_features
 from churnkit.signals.features import groups
 from churnkit.signals.points import points_at
@@ -176,6 +176,14 @@ def test_contract_follows_spans_prices_and_notice():
                 "plan": "large", "plan_rank": 2, "days_to_renewal": 40, "auto_renew": 1, "notice_given": 0}
     assert expected == {name: row[name] for name in expected}
     assert row["price_change_84d"] == pytest.approx(0.2)  # the add-on's money is no price of a seat
+
+
+def test_money_is_named_in_the_customers_own_currency():
+    """A book in one currency that is not the workspace's is told in it; of several the workspace's is meant."""
+    spans = pd.DataFrame({"account_id": "A", "started_at": [LONG_AGO, LONG_AGO], "mrr": 1.0, "currency": "USD"})
+    assert discover(book(subscriptions=spans)).currency == "USD"
+    mixed = spans.assign(currency=["USD", "EUR"])
+    assert discover(book({"rates": {"USD": 0.8}}, subscriptions=mixed)).currency == "EUR"
 
 
 @pytest.mark.parametrize(("months", "ahead", "days"), [(12, 40, 40), (12, 40 + 2 * 365.25, 40), (None, 40 + 365.25, 40),
