@@ -275,8 +275,10 @@ def _show(report: Report) -> None:
     for names, rows in groups.items():
         table = Table(box=None, header_style="bold", pad_edge=False)
         for name in names:
-            widest = max(len(_cell(row[name])) for row in rows)
-            table.add_column(name.replace("_", " "), no_wrap=True, overflow="ellipsis", min_width=min(widest, 20))
+            widest = max(len(name), *(len(_cell(row[name])) for row in rows))
+            last = name == names[-1]  # takes what room is left
+            table.add_column(name.replace("_", " "), no_wrap=True, overflow="ellipsis",
+                             width=None if last else min(widest, 28))
         for row in rows:
             table.add_row(*[Text(_cell(value)) for value in row.values()])
         console.print(table)

@@ -67,7 +67,8 @@ def test_environment_variables_replace_keys(monkeypatch):
 
 
 @pytest.mark.parametrize(("content", "mend"), [
-    (b"name = ", "strings need quotes"), (b"\xff\xfe", "Save the file as UTF-8"), (b"name = 3", "must be text in quotes")])
+    (b"name = ", "strings need quotes"), (b"\xff\xfe", "Save the file as UTF-8"),
+    (b"name = 3", "must be text in quotes")])
 def test_broken_files_are_errors_in_words(tmp_path, content, mend):
     """TOML that cannot be read names the file and the mend."""
     (tmp_path / "churnkit.toml").write_bytes(content)

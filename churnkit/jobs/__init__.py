@@ -38,13 +38,15 @@ def check(folder: Path, at: dt.datetime) -> Report:
 def features(folder: Path, at: dt.datetime, *, start: dt.datetime | None = None,
              restate: bool = False) -> Report:
     """Features of every account and asset at `at`; with `start`, also at the training grid's cutoffs from there on."""
-    from churnkit.learning.history import grid
+    from churnkit.learning.history import grid, step
 
     with workspace(folder) as settings:
         tables = read(settings, at)
         store = open_store(settings)
-        cutoffs = [*(grid(settings.training.every, start, at) if start else []), at]
-        rows = [learn.ensure(tables, store, entity, cutoffs, restate=restate) for entity in entities(tables)]
+        rows = []
+        for entity in entities(tables):
+            past = grid(step(entity, settings), start, at) if start else []
+            rows.append(learn.ensure(tables, store, entity, [*past, at], restate=restate))
         store.materialize(at, *targets(settings, tables))
     return Report("features", rows=rows, data={"at": at.isoformat(), "features": rows})
 

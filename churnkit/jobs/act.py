@@ -34,12 +34,11 @@ def plan(settings: Settings, tables: Tables, at: dt.datetime, *, dry_run: bool) 
     outbox = open_outbox(settings)
     known = ChainMap({"moods": _moods(tables, at)}, cast("MutableMapping[str, pd.DataFrame]", tables))  # only read
     made = make(load_day(settings, "scores", at), load_day(settings, "reasons", at), known, policy_of(settings),
-                open_tasks=outbox.open_tasks(), at=at)
+                open_tasks=outbox.tasks(), at=at)
     if not dry_run:
         outbox.put([*made.tasks, *made.ghosts], at=at, run=f"plan {at:%Y-%m-%d}")
         outbox.close_tasks(made.moot, at=at)
-    rows = [{"due": task.due, "owner": task.owner, "account": task.account_id, "priority": task.priority,
-             "by": task.opened_by, "task": task.title} for task in made.tasks]
+    rows = [{"due": task.due, "by": task.opened_by, "owner": task.owner, "task": task.title} for task in made.tasks]
     held = made.held["why"].value_counts().to_dict() if len(made.held) else {}
     verb = "would be made" if dry_run else "made"
     counted = (f"New tasks {verb}: {len(made.tasks)}. Kept unsent because their accounts are the control group: "

@@ -9,6 +9,7 @@ import pandas as pd
 from churnkit.cutoffs import every, moment
 from churnkit.learning.labels import query
 from churnkit.learning.targets import Target
+from churnkit.settings import Settings
 from churnkit.signals.points import points_at
 from churnkit.signals.tables import Tables
 
@@ -28,12 +29,15 @@ def grid(step: dt.timedelta, start: dt.datetime, end: dt.datetime) -> list[dt.da
     return every(first, end, step) if first <= end else []
 
 
+def step(entity: str, settings: Settings) -> dt.timedelta:
+    """How far apart the training cutoffs of an entity lie."""
+    return settings.training.every if entity == "account" else settings.training.asset_every
+
+
 def training_cutoffs(target: Target, tables: Tables, at: dt.datetime) -> list[dt.datetime]:
     """The cutoffs whose labels are mature at `at`, from four weeks after the first signal on; may be empty."""
-    training = tables.settings.training
-    step = training.every if target.entity == "account" else training.asset_every
-    start = training.start or _first_signal(target, tables)
-    return grid(step, start, moment(at) - target.window) if start is not None else []
+    start = tables.settings.training.start or _first_signal(target, tables)
+    return grid(step(target.entity, tables.settings), start, moment(at) - target.window) if start is not None else []
 
 
 def training_points(target: Target, tables: Tables, at: dt.datetime) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from churnkit.cutoffs import moment
 from churnkit.errors import ModelError
-from churnkit.learning.history import training_points
+from churnkit.learning.history import step, training_points
 from churnkit.learning.labels import label, query
 from churnkit.learning.splits import TrainingSet, stop_cut, timeline
 from churnkit.learning.targets import Target
@@ -87,7 +87,7 @@ def verdict(target: Target, tables: Tables, settings: Settings, at: dt.datetime)
     return Verdict(
         target.name,
         (
-            Check("days of labelled history", span, 2 * days + 2 * settings.training.every.days, longer),
+            Check("days of labelled history", span, 2 * days + 2 * step(target.entity, settings).days, longer),
             *_positives(target, labelled, settings, longer),
             Check(
                 f"share of active {target.entity}s with signal in {SIGNAL_DAYS} days",

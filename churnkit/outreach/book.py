@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from churnkit.schemas import raw_table
+from churnkit.settings import Settings
 
 _DTYPES: Mapping[str, Any] = {"time": "datetime64[us, UTC]", "float": "float64", "int": "Int64", "bool": "boolean"}
 _LATER = {
@@ -39,6 +40,12 @@ class Book:
             frame = self.tables[name] if name in set(self.tables) else None
             self._cache[name] = _none(name) if frame is None or frame.empty else _cut(frame, name, self.at)
         return self._cache[name]
+
+    @property
+    def settings(self) -> Settings:
+        """The workspace's, where the tables carry them, be it within a ChainMap; else the defaults."""
+        carried = (getattr(one, "settings", None) for one in (self.tables, *getattr(self.tables, "maps", ())))
+        return next((one for one in carried if isinstance(one, Settings)), Settings())
 
     def accounts(self) -> pd.DataFrame:
         """The accounts by id: name, segment, owner, parent and `top`, the topmost parent account."""

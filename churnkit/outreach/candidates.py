@@ -129,7 +129,7 @@ def from_signals(signals: pd.DataFrame, scores: pd.DataFrame, book: Book, policy
     models = dict(zip(book["assets"]["asset_id"], book["assets"]["model"], strict=True))
     known = scores[scores["skill"]].set_index(["target", "account_id"]).sort_index()
     churn = known.loc[["churn"]].droplevel(0) if "churn" in known.index.get_level_values(0) else known.iloc[:0]
-    settings: Settings = getattr(book.tables, "settings", None) or Settings()
+    settings = book.settings
     own_currency = book.currency(settings.currency)
     found = []
     for name, play in policy.active.items():

@@ -2,7 +2,7 @@
 
 import dataclasses
 import datetime as dt
-from collections import Counter
+from collections import ChainMap, Counter
 
 import pandas as pd
 import pytest
@@ -14,6 +14,7 @@ from small_tasks import AT
 from churnkit.errors import OutreachError
 from churnkit.outreach.plan import plan
 from churnkit.outreach.policy import Policy
+from churnkit.settings import Settings
 
 
 def ticket(account, n=1, **times):
@@ -132,6 +133,17 @@ def test_an_error_is_worth_a_failure_and_not_the_account(policy):
     events = pd.DataFrame([{"asset_id": "P1", "occurred_at": ago(1), "kind": "error", "code": "E7"}])
     [task] = plan(None, None, frames(assets=assets, asset_events=events), Policy(**data), at=AT).tasks
     assert (task.play, task.value) == ("error_code", 1000.0)
+
+
+def test_a_rule_is_valued_by_the_workspaces_settings(policy):
+    """Margin and months are the workspace's, also where a job lays a further table over the workspace's own."""
+
+    class Given(dict):
+        settings = Settings(value={"margin": 0.5, "months": 6})
+
+    tables = Given(frames(support_tickets=pd.DataFrame([ticket("A01", escalated_at=ago(2))])))
+    for whole in (tables, ChainMap({}, tables)):
+        assert [task.value for task in plan(None, None, whole, policy, at=AT).tasks] == [3000.0]
 
 
 def test_a_new_signal_does_not_tell_the_old_one_again(policy):
