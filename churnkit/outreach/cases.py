@@ -17,6 +17,9 @@ from churnkit.outreach.words import clean, day
 
 _LATELY = pd.Timedelta(days=90)
 
+_BY = {"human": "a person", "bot": "a bot"}
+_SIGNALS = {"low_csat": "low satisfaction", "low_effort": "help was hard to get", "low_nps": "would not recommend us"}
+
 
 @dataclass(frozen=True)
 class File:
@@ -90,7 +93,7 @@ def _reasons(reasons: pd.DataFrame | None,
 
 def _suggested_by(candidate: Candidate, at: pd.Timestamp) -> str:
     if candidate.play.opened_by == "rule":
-        signal = (candidate.play.signal or "").replace("_", " ")
+        signal = _SIGNALS.get(candidate.play.signal or "", (candidate.play.signal or "").replace("_", " "))
         since = day(pd.Timestamp(candidate.episode))
         return f"Suggested on {day(at)} by rule ({signal}, seen on {since}), not by a model."
     version = clean(candidate.model_version, 40) or f"for {candidate.play.target}"
@@ -146,5 +149,5 @@ def _touches(book: Book, ids: set[str]) -> dict[str, str]:
     rows = rows[rows["account_id"].isin(ids)].sort_values(["occurred_at", "channel"], kind="stable")
     return {row["account_id"]: f"last touch on {day(row['occurred_at'])}: "
             + " ".join(word for word in (clean(row["direction"], 12), clean(row["channel"], 20)) if word)
-            + (f" by {clean(row['by'], 40)}" if row["by"] else "")
+            + (f" by {_BY.get(row['by'], clean(row['by'], 40))}" if row["by"] else "")
             for row in rows.drop_duplicates("account_id", keep="last").to_dict("records")}

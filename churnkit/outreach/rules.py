@@ -100,7 +100,7 @@ def _repeat_contact(book: Book, rule: Signal) -> pd.DataFrame:
     tickets = _recent(_bursts(tickets, ["account_id"], "opened_at", rule), "opened_at", book, rule)
     spans = plural(rule.span_days, "day")
     return _signals(tickets, "began", lambda row: (
-        f"{rule.count} or more tickets within {spans} since {day(row['began'])}, the last one {_ticket(row)}"
+        f"{rule.count} or more tickets within {spans} by {day(row['began'])}; the last one is {_ticket(row)}"
     ), "ticket_id")
 
 
@@ -127,7 +127,7 @@ def _low_ticket_score(book: Book, rule: Signal, column: str, words: str) -> pd.D
     rated = tickets.assign(rated=tickets["rated_at"].fillna(tickets["resolved_at"]))
     rated = _recent(rated[rated[column] <= _at_most(rule, 2)], "rated", book, rule)
     return _signals(rated, "rated", lambda row: (
-        words.format(score=format(row[column], "g")) + f" for {_ticket(row)} on {day(row['rated'])}"), "ticket_id")
+        words.format(score=format(row[column], "g"), ticket=_ticket(row)) + f" on {day(row['rated'])}"), "ticket_id")
 
 
 def _low_survey(book: Book, rule: Signal, kind: str, words: str, limit: float) -> pd.DataFrame:
@@ -142,13 +142,14 @@ def _at_most(rule: Signal, default: float) -> float:
 
 
 def _low_csat(book: Book, rule: Signal) -> pd.DataFrame:
-    words = "gave {score} of 5 for satisfaction"
-    return pd.concat([_low_ticket_score(book, rule, "csat", words), _low_survey(book, rule, "csat", words, 2)])
+    tickets = _low_ticket_score(book, rule, "csat", "rated {ticket} {score} of 5")
+    return pd.concat([tickets, _low_survey(book, rule, "csat", "gave {score} of 5 for satisfaction", 2)])
 
 
 def _low_effort(book: Book, rule: Signal) -> pd.DataFrame:
     words = "gave {score} of 7 for how easy it was to get help"
-    return pd.concat([_low_ticket_score(book, rule, "effort", words), _low_survey(book, rule, "ces", words, 2)])
+    tickets = _low_ticket_score(book, rule, "effort", words + " with {ticket}")
+    return pd.concat([tickets, _low_survey(book, rule, "ces", words, 2)])
 
 
 def _low_nps(book: Book, rule: Signal) -> pd.DataFrame:

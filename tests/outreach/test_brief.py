@@ -52,9 +52,9 @@ CAUSES = {
     "escalation": (None, None, {"support_tickets": pd.DataFrame([ticket(escalated_at=ago(2))])},
                    "Call Customer A01: ticket T-1 (phone, billing) was escalated on 30 October 2026"),
     "repeat contact": (None, None, {"support_tickets": pd.DataFrame([ticket(n) for n in range(3)])},
-                       "Call Customer A01: 3 or more tickets within 7 days since 27 October 2026"),
+                       "Call Customer A01: 3 or more tickets within 7 days by 27 October 2026"),
     "low csat": (None, None, {"support_tickets": pd.DataFrame([ticket(csat=1.0, resolved_at=ago(1))])},
-                 "Call Customer A01: gave 1 of 5 for satisfaction for ticket T-1"),
+                 "Call Customer A01: rated ticket T-1"),
     "low effort": (None, None, {"surveys": survey("ces", 1.0)}, "Call Customer A01: gave 1 of 7 for how easy"),
     "low nps": (None, None, {"surveys": survey("nps", 3.0)}, "Call Customer A01: gave 3 of 10 for recommending us"),
     "failed payment": (None, None, {"invoices": pd.DataFrame([{
