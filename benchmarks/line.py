@@ -61,7 +61,7 @@ def main() -> None:
     options.add_argument("--small", action="store_true")
     asked = options.parse_args()
     logging.basicConfig(stream=sys.stderr, level=logging.ERROR)
-    result = measure(200, 12) if asked.small else measure(2000, 24)
+    result = measure(100, 10) if asked.small else measure(2000, 24)
     if asked.json:
         print(json.dumps(result))
         return

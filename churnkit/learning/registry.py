@@ -71,9 +71,9 @@ class Registry:
     def __init__(self, uri: str, artifacts: Path) -> None:
         self.uri = uri
         self.artifacts = Path(artifacts)
-        if uri.startswith("sqlite:///"):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         with _quiet():
+            if uri.startswith("sqlite:///"):
+                _lay(Path(uri.removeprefix("sqlite:///")))
             self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
 
     def register(self, trained: Trained, *, at: dt.datetime) -> str:
@@ -299,6 +299,20 @@ def _digest(data: bytes) -> str:
 def _called(version: ModelVersion) -> str:
     """A version's name as scores carry it; one without proven skill says so."""
     return f"{version.name}-{version.version}" + ("" if version.tags.get("skill") == "proven" else " (no skill)")
+
+
+def _lay(file: Path) -> None:
+    """Makes a new tracking database beside its place and moves it there whole.
+
+    MLflow's migrations take seconds, and a kill in their midst would leave a database that nothing opens again.
+    """
+    if file.exists():
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=file.parent) as folder:
+        part = Path(folder) / file.name
+        MlflowClient(tracking_uri=f"sqlite:///{part}").search_experiments(max_results=1)
+        part.replace(file)
 
 
 @contextmanager

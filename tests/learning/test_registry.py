@@ -156,3 +156,22 @@ def test_nothing_below_this_file_needs_a_network_or_git():
     text = Path(door.__file__).read_text()
     assert text.index("MLFLOW_DISABLE_TELEMETRY") < text.index("import mlflow")
     assert text.index("GIT_PYTHON_REFRESH") < text.index("import mlflow")
+
+
+def test_a_new_database_appears_whole(tmp_path, monkeypatch):
+    """A kill amid MLflow's migrations leaves nothing at the database's place, and the next run makes it anew."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+    class KilledError(BaseException):
+        """Stands for SIGKILL."""
+
+    def killed(*_args, **_kwargs):
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KilledError):
+            Registry(uri, tmp_path / "artifacts")
+    assert not (tmp_path / "mlflow.db").exists()
+    assert Registry(uri, tmp_path / "artifacts").champion("churn") is None
+    assert (tmp_path / "mlflow.db").exists()
