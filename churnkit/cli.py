@@ -274,11 +274,12 @@ def _show(report: Report) -> None:
         groups.setdefault(tuple(row), []).append(row)
     for names, rows in groups.items():
         table = Table(box=None, header_style="bold", pad_edge=False)
+        room = console.width
         for name in names:
             widest = max(len(name), *(len(_cell(row[name])) for row in rows))
-            last = name == names[-1]  # takes what room is left
-            table.add_column(name.replace("_", " "), no_wrap=True, overflow="ellipsis",
-                             width=None if last else min(widest, 28))
+            width = max(min(widest, room), 8) if name == names[-1] else min(widest, 28)  # the last takes what is left
+            table.add_column(name.replace("_", " "), no_wrap=True, overflow="ellipsis", width=width)
+            room -= width + 2
         for row in rows:
             table.add_row(*[Text(_cell(value)) for value in row.values()])
         console.print(table)
