@@ -3,14 +3,15 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+SPARK  := $(VENV)/.spark
 DEMO   ?= .demo
 REPORT ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow real lint types floors bare check bench lock clean
+.PHONY: help demo test test-spark slow real lint types floors bare check bench lock clean docs
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 # The environment is made once and made anew when the lock or the project file changes.
 $(READY): requirements.lock pyproject.toml
@@ -27,6 +28,16 @@ demo: $(READY) ## simulate a book, train, score, plan, and print the top tasks w
 
 test: $(READY) ## the tests (minutes); slow and real-data suites have targets of their own
 	@$(BIN)/python -m pytest -n auto --dist loadfile
+
+test-spark: $(READY) ## every feature on Spark against DuckDB (installs pyspark once; skips where there is no Java)
+	@if command -v java > /dev/null || test -x "$${JAVA_HOME:-/nowhere}/bin/java"; then $(MAKE) --no-print-directory $(SPARK); fi
+	@$(BIN)/python -m pytest -m spark -rs tests/signals/test_engines.py
+
+# Apart from the rest: pyspark is 400 MB, and who works on one machine needs none of it.
+$(SPARK): requirements-spark.lock $(READY)
+	@echo "Installing Spark into $(VENV) (once) ..."
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-spark.lock
+	@touch $@
 
 slow: $(READY) ## the slow tests: label shuffles, random kills, the wheel in an empty environment
 	@$(BIN)/python -m pytest -m slow
@@ -48,12 +59,19 @@ bare: $(READY) ## the import lists: the face is lazy, a CRM job imports nothing 
 
 check: lint bare test ## all that must hold before a change lands
 
+docs: $(READY) ## write docs/features.md anew from the definitions
+	@$(BIN)/python -m churnkit.jobs.definitions docs/features.md
+
 bench: $(READY) ## every benchmark, small, each against a named peer
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script --small; done
 
 lock: $(READY) ## resolve the dependencies anew (for 3.11, 3.12 and 3.13 at once)
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 	    --no-header --no-annotate --no-emit-index-url --quiet -o requirements.lock
+	@$(BIN)/python -c 'import tomllib; from pathlib import Path; print(*tomllib.loads(Path("pyproject.toml").read_text()) \
+	    ["project"]["optional-dependencies"]["spark"], sep="\n")' | \
+	    $(BIN)/uv pip compile - --constraints requirements.lock --universal --python-version 3.11 --generate-hashes \
+	    --no-header --no-annotate --no-emit-index-url --quiet -o requirements-spark.lock
 
 clean: ## remove what make made
 	rm -rf $(VENV) $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from churnkit.cutoffs import moment
+from churnkit.cutoffs import duration, moment
 from churnkit.errors import BusyError, ChurnkitError
 
 if TYPE_CHECKING:
@@ -85,18 +85,53 @@ def check(folder: Folder = HERE, at: At = TODAY, as_json: Json = False) -> None:
     _do(lambda: jobs.check(folder, _at(at)), as_json)
 
 
-@app.command()
-def features(folder: Folder = HERE, at: At = TODAY,
+class _Features(typer.core.TyperGroup):
+    """`churnkit features ...` computes, unless it names one of the other commands."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        known = {*self.commands, *self.get_help_option_names(ctx)}
+        return super().parse_args(ctx, args if args and args[0] in known else ["compute", *args])
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        self.commands["compute"].format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
+features_app = typer.Typer(cls=_Features, rich_markup_mode=None, help="""Compute features into the store, or list them.
+
+    Example: churnkit features acme --at 2026-11-01
+
+    Example: churnkit features list acme
+    """)
+app.add_typer(features_app, name="features")
+
+
+@features_app.command("list")
+def features_list(folder: Folder = HERE, as_json: Json = False) -> None:
+    """Print every definition: name, words, window, unit, source, group, and the models that use it.
+
+    Example: churnkit features list acme
+    """
+    from churnkit.jobs import definitions
+
+    _do(lambda: definitions.listed(folder), as_json)
+
+
+@features_app.command("compute")
+def features(folder: Folder = HERE,
+             at: Annotated[str, typer.Option("--at", "--to", help="The cutoff, such as 2026-11-01.")] = TODAY,
              start: Annotated[str | None, typer.Option("--from", help="Backfill from this day on.")] = None,
+             every: Annotated[str | None, typer.Option(help="How often: '1d'; else as the models train.")] = None,
              restate: Annotated[bool, typer.Option(help="Compute anew what stands already.")] = False,
              as_json: Json = False) -> None:
-    """Compute features into the store.
+    """Compute features into the store; the word `compute` may be left out.
 
-    Example: churnkit features acme --at 2026-11-01 --from 2025-01-01
+    Example: churnkit features acme --from 2025-01-01 --to 2026-11-01
     """
     from churnkit import jobs
 
-    _do(lambda: jobs.features(folder, _at(at), start=_at(start) if start else None, restate=restate), as_json)
+    _do(lambda: jobs.features(folder, _at(at), start=_at(start) if start else None,
+                              every=duration(every) if every else None, restate=restate), as_json)
 
 
 @app.command()
@@ -208,6 +243,38 @@ def upgrade(folder: Folder = HERE, as_json: Json = False) -> None:
     from churnkit.jobs import setup
 
     _do(lambda: setup.upgrade(folder, _at(TODAY)), as_json)
+
+
+audits = typer.Typer(name="audit", no_args_is_help=True, rich_markup_mode=None,
+                     help="Look for what is wrong with features. Exit code 3: something is.")
+app.add_typer(audits)
+
+
+@audits.command("time")
+def audit_time(
+               folder: Folder = HERE, *, at: At = TODAY,
+               before: Annotated[Path | None, typer.Option(help="An earlier extract of the same sources.")] = None,
+               points: Annotated[int, typer.Option(min=1, help="How many points truncation looks at.")] = 200,
+               method: Annotated[list[str] | None, typer.Option(help="Only this method; may be repeated.")] = None,
+               as_json: Json = False) -> None:
+    """Look for features that know what came later.
+
+    Example: churnkit audit time acme --at 2026-11-01 --before acme-last-month
+    """
+    from churnkit.jobs import audits as jobs
+
+    _do(lambda: jobs.audit_time(folder, _at(at), before=before, points=points, methods=method or ()), as_json)
+
+
+@audits.command("features")
+def audit_features(folder: Folder = HERE, at: At = TODAY, as_json: Json = False) -> None:
+    """Look for features that are dead, frozen, missing, copied, shifted or too good.
+
+    Example: churnkit audit features acme --at 2026-11-01
+    """
+    from churnkit.jobs import audits as jobs
+
+    _do(lambda: jobs.audit_features(folder, _at(at)), as_json)
 
 
 def main() -> None:

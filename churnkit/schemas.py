@@ -22,7 +22,8 @@ class Column:
 
     `kind` is the logical type: ids and categories are strings, times are UTC with microseconds. `values` lists the
     allowed categories. `low` and `high` bound numbers, both inclusive. `after` names the time of the same row that
-    this time may not precede. `refers` names the table whose key this id must exist in.
+    this time may not precede. `refers` names the table whose key this id must exist in. A `planned` time may lie ahead
+    of the run. A `named` column must stand in the source, though a row may leave it empty.
     """
 
     name: str
@@ -35,6 +36,8 @@ class Column:
     after: str = ""
     refers: str = ""
     says: str = ""
+    planned: bool = False
+    named: bool = False
 
 
 @dataclass(frozen=True)
@@ -295,8 +298,8 @@ HELD = ("entity_id", "account_id", "target", "play", "why", "until", "detail")
 """Why a scored entity has no task."""
 
 
-def raw_table(name: str) -> Table:
-    """The contract of one raw table, by name.
+def raw_table(name: str, known: Mapping[str, Table] = RAW_TABLES) -> Table:
+    """The contract of one raw table, by name; `known` are ours, and others that a workspace declares.
 
     Raises:
         DataError: If there is no such table; names the nearest.
@@ -304,7 +307,7 @@ def raw_table(name: str) -> Table:
     >>> raw_table("surveys").required
     ('account_id', 'responded_at', 'kind', 'score')
     """
-    if name not in RAW_TABLES:
-        raise DataError(f"There is no table '{name}' in the contract.{did_you_mean(name, RAW_TABLES)} "
-                        f"Known tables: {', '.join(RAW_TABLES)}.")
-    return RAW_TABLES[name]
+    if name not in known:
+        raise DataError(f"There is no table '{name}' in the contract.{did_you_mean(name, known)} "
+                        f"Known tables: {', '.join(known)}.")
+    return known[name]

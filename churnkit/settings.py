@@ -15,11 +15,14 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from churnkit.cutoffs import duration, moment
 from churnkit.errors import SettingsError, did_you_mean
-from churnkit.schemas import RAW_TABLES
+from churnkit.schemas import RAW_TABLES, Table
 
 FILE = "churnkit.toml"
+OWN = "features.toml"
 SCHEMA_VERSION = 1
 _TARGETS = ("churn", "expansion", "maintenance")
+LANGUAGES = ("en", "de", "fr", "es", "nl", "it", "pt")
+"""Languages that churnkit has lists of cues for, in churnkit/signals/cues/."""
 _LONGEST = dt.timedelta(days=36_500)
 
 
@@ -46,6 +49,24 @@ def _step(value: dt.timedelta) -> dt.timedelta:
 def _target(name: str) -> str:
     if name not in _TARGETS:
         raise ValueError(f"is no target.{did_you_mean(name, _TARGETS)} Known: {', '.join(_TARGETS)}")
+    return name
+
+
+def _language(code: str) -> str:
+    if code not in LANGUAGES:
+        raise ValueError(f"is no language that churnkit has lists for. Known: {', '.join(LANGUAGES)}")
+    return code
+
+
+def _function(name: str) -> str:
+    if name and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+        raise ValueError("must name a function as 'package.module:function'")
+    return name
+
+
+def _engine(name: str) -> str:
+    if name not in {"duckdb", "spark"} and not re.match(r"postgres(ql)?(\+\w+)?://", name):
+        raise ValueError("is no engine. Write 'duckdb', 'spark' or 'postgresql://${DB_USER}:${DB_PASSWORD}@host/db'")
     return name
 
 
@@ -192,6 +213,23 @@ class FeatureSettings(_Frozen):
     """Plans that are add-ons beside a main plan."""
     ttl: Step = dt.timedelta(days=7)
     """How old a feature may be and still be served."""
+    own: Annotated[tuple[str, ...], BeforeValidator(lambda own: [own] if isinstance(own, str) else own)] = ()
+    """Files that define tables and features of the workspace's own: TOML, or Python where `allow_code` is set. Left
+    out: features.toml beside churnkit.toml, where there is one."""
+
+
+class TextSettings(_Frozen):
+    """How customers' words are heard: who tells the mood, and which phrases are cues of frustration."""
+
+    polarity: Annotated[str, AfterValidator(_function)] = ""
+    """'package.module:function': takes a pandas Series of texts and gives one of numbers in [-1, 1], or missing; left
+    out: VADER for English, and lists of words for the other languages."""
+    competitors: list[Annotated[str, Field(pattern=r"\w")]] = Field(default_factory=list)
+    """Names of competitors' companies and products; a message that holds one counts as naming a competitor."""
+    cues: str = ""
+    """A TOML file of this workspace with phrases of its own, added to ours."""
+    languages: list[Annotated[str, AfterValidator(_language)]] = Field(default_factory=list)
+    """Which of our lists are used; left out: all, because customers write in other languages than their account's."""
 
 
 class TrainingSettings(_Frozen):
@@ -235,6 +273,13 @@ class Settings(_Frozen):
     tables: dict[str, TableMap] = Field(default_factory=dict)
     targets: dict[Annotated[str, AfterValidator(_target)], TargetSettings] = Field(default_factory=dict)
     features: FeatureSettings = FeatureSettings()
+    text: TextSettings = TextSettings()
+    engine: Annotated[str, AfterValidator(_engine)] = "duckdb"
+    """Where features are computed: 'duckdb', 'spark', or 'postgresql://${DB_USER}:${DB_PASSWORD}@host/db'."""
+    engine_options: dict[str, str] = Field(default_factory=dict)
+    """spark only: settings of a session that churnkit starts, as { "spark.master" = "spark://host:7077" }."""
+    engine_folder: str = "state/engine"
+    """spark only: where the tables lie while features are computed; every worker must see it under this path."""
     training: TrainingSettings = TrainingSettings()
     value: ValueSettings = ValueSettings()
     policy: str = "outreach.toml"
@@ -279,7 +324,8 @@ def fill(text: str) -> str:
 def load(path: str | Path) -> Settings:
     """Settings from a workspace folder or its churnkit.toml, with CHURNKIT_* variables on top.
 
-    CHURNKIT_OUTBOX, CHURNKIT_MLFLOW, CHURNKIT_STORE, CHURNKIT_CRM and CHURNKIT_INVALID replace the key of that name.
+    CHURNKIT_OUTBOX, CHURNKIT_MLFLOW, CHURNKIT_STORE, CHURNKIT_CRM, CHURNKIT_INVALID and CHURNKIT_ENGINE replace the key
+    of that name.
 
     Raises:
         SettingsError: If the file is missing, is no TOML, or says something that is not understood.
@@ -288,7 +334,11 @@ def load(path: str | Path) -> Settings:
     file = file / FILE if file.is_dir() else file
     if not file.is_file():
         raise SettingsError(f"No {FILE} in '{file.parent}'. Make a workspace with: churnkit init {file.parent}")
-    return from_mapping(read_toml(file), root=file.parent, file=file)
+    data, beside = read_toml(file), file.parent / OWN
+    features = data.setdefault("features", {})
+    if beside.is_file() and isinstance(features, dict):
+        features.setdefault("own", OWN)
+    return from_mapping(data, root=file.parent, file=file)
 
 
 def read_toml(file: Path) -> dict[str, Any]:
@@ -315,7 +365,7 @@ def from_mapping(data: Mapping[str, Any], root: Path = Path(), file: Path | None
     """
     name = str(file or FILE)
     lifted = _lift_invalid(data, name)
-    _refuse_secrets(lifted, name)
+    refuse_secrets(lifted, name)
     data = _with_environment(lifted)
     try:
         settings = Settings(**{**data, "root": root})
@@ -326,7 +376,7 @@ def from_mapping(data: Mapping[str, Any], root: Path = Path(), file: Path | None
                             f"({SCHEMA_VERSION}). Upgrade churnkit.")
     for table, whole in settings.tables.items():
         for mapping in (whole, *whole.parts):
-            _known_columns(name, table, mapping)
+            known_columns(name, RAW_TABLES[table], mapping)
     return settings
 
 
@@ -339,19 +389,24 @@ def _lift_invalid(data: Mapping[str, Any], name: str) -> dict[str, Any]:
     for table in sections:
         if table not in RAW_TABLES:
             raise SettingsError(f"{name}: [tables.{table}] is no table of the contract."
-                                f"{did_you_mean(table, RAW_TABLES)} Known: {', '.join(RAW_TABLES)}.")
+                                f"{did_you_mean(table, RAW_TABLES)} Known: {', '.join(RAW_TABLES)}. A table of your "
+                                f"own is declared in {OWN}.")
     lifted = {"invalid": tables["invalid"]} if "invalid" in tables else {}
     return {**data, **lifted, "tables": sections}
 
 
-def _refuse_secrets(data: Any, name: str, path: str = "") -> None:
-    """A password may come from the environment alone: one that is written into a URL is refused, and not repeated."""
+def refuse_secrets(data: Any, name: str, path: str = "") -> None:
+    """A password may come from the environment alone: one that is written into a URL is refused, and not repeated.
+
+    Raises:
+        SettingsError: For the first one, by its path.
+    """
     if isinstance(data, Mapping):
         for key, value in data.items():
-            _refuse_secrets(value, name, f"{path}.{key}".lstrip("."))
+            refuse_secrets(value, name, f"{path}.{key}".lstrip("."))
     elif isinstance(data, list):
         for place, value in enumerate(data):
-            _refuse_secrets(value, name, f"{path}[{place}]")
+            refuse_secrets(value, name, f"{path}[{place}]")
     elif isinstance(data, str) and re.search(r"\w://[^/@:]*:(?!\$\{\w+\}@)[^@/]*@", data):
         raise SettingsError(f"{name}: '{path}' holds a password. Take it out of the file, set it in the environment, "
                             "and write its name: postgresql://user:${DB_PASSWORD}@host/db.")
@@ -359,16 +414,21 @@ def _refuse_secrets(data: Any, name: str, path: str = "") -> None:
 
 def _with_environment(data: Mapping[str, Any]) -> dict[str, Any]:
     """CHURNKIT_* variables replace the keys of their names."""
-    names = {key: f"CHURNKIT_{key.upper()}" for key in ("outbox", "mlflow", "store", "crm", "invalid")}
+    names = {key: f"CHURNKIT_{key.upper()}" for key in ("outbox", "mlflow", "store", "crm", "invalid", "engine")}
     return {**data, **{key: os.environ[name] for key, name in names.items() if name in os.environ}}
 
 
-def _known_columns(name: str, table: str, mapping: TableMap) -> None:
-    known = RAW_TABLES[table].by_name
+def known_columns(name: str, table: Table, mapping: TableMap) -> None:
+    """Refuses a mapping that names what is no column of its table.
+
+    Raises:
+        SettingsError: For the first such column; names the nearest.
+    """
+    known = table.by_name
     for column in sorted({*mapping.columns, *mapping.constants, *mapping.values, *mapping.units, *mapping.offsets,
                           *mapping.whole}):
         if column not in known:
-            raise SettingsError(f"{name}: [tables.{table}] maps '{column}', which is no column of {table}."
+            raise SettingsError(f"{name}: [tables.{table.name}] maps '{column}', which is no column of {table.name}."
                                 f"{did_you_mean(column, known)} Known: {', '.join(known)}.")
 
 
@@ -377,7 +437,8 @@ def explain(error: ValidationError, model: type[BaseModel], file: str) -> str:
 
     `model` is the class that was being read; it tells the known keys for 'did you mean'.
     """
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)  # a misspelt key is unknown, and then missing too
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     where = ".".join(str(part) for part in first["loc"] if part != "[key]")
     if first["type"] == "extra_forbidden":
         known = _fields(model, first["loc"][:-1])

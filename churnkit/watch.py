@@ -16,6 +16,7 @@ from churnkit.cutoffs import moment
 from churnkit.errors import ChurnkitError, DataError, SettingsError
 from churnkit.schemas import RAW_TABLES
 from churnkit.settings import TableMap
+from churnkit.signals.relation import quoted
 from churnkit.signals.tables import Tables
 from churnkit.signals.validate import Finding
 
@@ -33,8 +34,9 @@ class Feed:
 
     `first` and `last` are the rows' own times; `stale_days` is how far `last` lies behind `at`. `late_share` is the
     share of rows recorded after their own time, `late_p99_hours` by how much (99 of 100 are no later). `grown` counts
-    rows that came into past days since an earlier run. `known_after_hours` is what the mapping should honestly say:
-    the settings' own where there is nothing to learn from.
+    rows that came into past days since an earlier run although they claim to have been known by then.
+    `known_after_hours` is what the mapping should honestly say, by this run and all before it: the settings' own where
+    there is nothing to learn from.
     """
 
     table: str
@@ -103,10 +105,7 @@ class Report:
                     "being missing. Export it again, or take it away."
                 )
             if feed.grown:
-                said.append(
-                    f"{feed.table}: {feed.grown:,} rows came into past days since an earlier run; known_after = "
-                    f"'{feed.known_after_hours:.0f}h' would be honest."
-                )
+                said.append(_came_late(feed.table, feed.grown, feed.known_after_hours))
         said += [f"{table} is missing; it would turn on {what}." for table, what in self.missing.items()]
         if self.signal_share is not None:
             said.append(
@@ -131,37 +130,58 @@ def check(tables: Tables, at: dt.datetime | str, *, remember: bool = True) -> Re
         DataError: If state/seen.json cannot be read.
     """
     now = moment(at)
-    file = tables.settings.state / "seen.json"
-    before = _seen(file)
-    days = {name: _days(tables, name) for name in RAW_TABLES if tables.has(name) and RAW_TABLES[name].time}
-    feeds = tuple(
-        _feed(tables, name, now, _growth(before.get(name, {}), days.get(name, {})))
-        for name in RAW_TABLES
-        if tables.has(name)
-    )
-    if remember:
-        _remember(file, before, days, now)
-    missing = {name: table.turns_on for name, table in RAW_TABLES.items() if not tables.has(name)}
+    growth = _grown(tables, now, remember=remember)
+    feeds = tuple(_feed(tables, name, now, growth.get(name, (0, 0.0))) for name in tables.contract if tables.has(name))
+    missing = {name: table.turns_on for name, table in tables.contract.items() if not tables.has(name)}
     active, signal = _live(tables, now)
     return Report(now, feeds, tables.findings, missing, active, signal)
 
 
+def late(tables: Tables, at: dt.datetime | str) -> list[str]:
+    """What came late since the run before, in sentences, for the jobs that compute features; remembers as `check` does.
+
+    Raises:
+        DataError: If state/seen.json cannot be read.
+    """
+    found = _grown(tables, moment(at), remember=True)
+    return [_came_late(name, rows, max(hours, _declared(tables, name)))
+            for name, (rows, hours) in found.items() if rows]
+
+
+def _came_late(table: str, rows: int, hours: float) -> str:
+    return (f"{table}: {rows:,} {'row' if rows == 1 else 'rows'} came into past days since an earlier run; known_after "
+            f"= '{hours:.0f}h' would be honest.")
+
+
+def _grown(tables: Tables, now: dt.datetime, *, remember: bool) -> dict[str, tuple[int, float]]:
+    """By table with a clock, the rows that came late since the run before, and how late rows ever came, in hours."""
+    file = tables.settings.state / "seen.json"
+    before = _seen(file)
+    named = [name for name, table in tables.contract.items() if tables.has(name) and table.time]
+    found = {name: (0, 0.0) if name not in before else _growth(before[name], _days(tables, name, moment(
+        before[name]["at"]))) for name in named}
+    if remember:
+        _remember(file, before, {name: {"days": _days(tables, name, now), "late_hours": hours}
+                                 for name, (_, hours) in found.items()}, now)
+    return found
+
+
 def _feed(tables: Tables, name: str, at: dt.datetime, growth: tuple[int, float]) -> Feed:
-    table, counts = RAW_TABLES[name], tables.counts[name]
+    table, counts = tables.contract[name], tables.counts[name]
     first = last = late = p99 = None
+    own, source = quoted(table.time), quoted(name)
     if table.time:
         first, last = _query(
-            tables, f"SELECT min({table.time}), max({table.time}) FROM {name} WHERE {table.time} <= ?", at
+            tables, f"SELECT min({own}), max({own}) FROM {source} WHERE {own} <= ?", at
         )[0]
     if table.time and "recorded_at" in table.by_name:
         shares = _query(
             tables,
-            f"SELECT avg(coalesce(recorded_at > {table.time}, false)::INTEGER), quantile_disc("
-            f"date_diff('second', {table.time}, recorded_at), {ON_TIME}) / 3600 FROM {name} "
+            f"SELECT avg(coalesce(recorded_at > {own}, false)::INTEGER), quantile_disc("
+            f"date_diff('second', {own}, recorded_at), {ON_TIME}) / 3600 FROM ({_firsts(tables, name)}) "
             "HAVING count(recorded_at) > 0",
         ) or [(None, None)]
         late, p99 = shares[0]
-    declared = tables.settings.tables.get(name, TableMap()).known_after / dt.timedelta(hours=1)
     grown, hours = growth
     return Feed(
         name,
@@ -176,7 +196,7 @@ def _feed(tables: Tables, name: str, at: dt.datetime, growth: tuple[int, float])
         late,
         p99,
         grown,
-        max(declared, hours),
+        max(_declared(tables, name), hours),
     )
 
 
@@ -185,7 +205,9 @@ def _live(tables: Tables, at: dt.datetime) -> tuple[int, int]:
     active = "SELECT account_id FROM accounts WHERE created_at < $at"
     if tables.has("subscriptions"):
         active = (
-            "SELECT account_id FROM subscriptions WHERE started_at < $at AND (ended_at IS NULL OR ended_at >= $at)"
+            "SELECT account_id FROM (FROM subscriptions WHERE known_at <= $at QUALIFY subscription_id IS NULL OR "
+            "known_at = max(known_at) OVER (PARTITION BY account_id, subscription_id, started_at)) "
+            "WHERE started_at < $at AND (ended_at IS NULL OR ended_at >= $at)"
         )
     signals = [
         f"SELECT account_id FROM {name} WHERE {RAW_TABLES[name].time} >= $at - INTERVAL 84 DAY AND "
@@ -204,22 +226,39 @@ def _live(tables: Tables, at: dt.datetime) -> tuple[int, int]:
     return int(rows[0][0]), int(rows[0][1])
 
 
-def _days(tables: Tables, name: str) -> dict[str, int]:
-    """Rows per day of their own time."""
-    own = RAW_TABLES[name].time
-    return {
-        str(day): int(number)
-        for day, number in _query(
-            tables, f"SELECT {own}::DATE, count(*) FROM {name} WHERE {own} IS NOT NULL GROUP BY 1 ORDER BY 1"
-        )
-    }
+def _declared(tables: Tables, name: str) -> float:
+    """The mapping's known_after, in hours."""
+    return tables.settings.tables.get(name, TableMap()).known_after / dt.timedelta(hours=1)
+
+
+def _days(tables: Tables, name: str, until: dt.datetime) -> dict[str, int]:
+    """Rows per day of their own time, of what claims to have been known by a moment; a record's versions count once."""
+    own = quoted(tables.contract[name].time)
+    found = _query(tables, f"SELECT {own}::DATE AS day, count(*) FROM ({_firsts(tables, name)}) "
+                           f"WHERE {own} IS NOT NULL AND known_at <= ? GROUP BY 1 ORDER BY 1", until)
+    return {str(day): int(number) for day, number in found}
+
+
+def _firsts(tables: Tables, name: str) -> str:
+    """SQL of a table's rows; of the versions of a record only the one that was known first, which is the export's."""
+    table = tables.contract[name]
+    keys = [quoted(column) for column in table.key if column != "recorded_at"]
+    keys = ["account_id", "subscription_id", "started_at"] if name == "subscriptions" else keys
+    if not keys or not table.time:
+        return f"FROM {quoted(name)}"
+    named = " AND ".join(f"{key} IS NOT NULL" for key in keys)
+    return (f"FROM {quoted(name)} QUALIFY NOT ({named}) OR row_number() OVER (PARTITION BY {', '.join(keys)} "
+            f"ORDER BY known_at, {quoted(table.time)}) = 1")
 
 
 def _growth(before: Mapping[str, Any], days: Mapping[str, int]) -> tuple[int, float]:
-    """Rows that came into days which an earlier run had seen whole, and how late the latest such day was, in hours."""
-    grown, hours = 0, 0.0
-    if not before:
-        return grown, hours
+    """Rows that came into days which an earlier run had seen whole, and how late the latest ever was, in hours.
+
+    Args:
+        before: What that run saw.
+        days: What it should have seen, by what the tables claim today.
+    """
+    grown, hours = 0, float(before["late_hours"])
     seen_at = moment(str(before["at"]))
     for day, number in days.items():
         end = moment(day) + _DAY
@@ -237,18 +276,19 @@ def _seen(file: Path) -> dict[str, Any]:
         data = json.loads(file.read_text(encoding="utf-8"))
         if data["schema_version"] > SEEN_VERSION:
             raise ChurnkitError(f"'{file.name}' was written by a newer churnkit. Upgrade this one.")
-        return {name: {"at": moment(str(seen["at"])).isoformat(), "days": {str(day): int(number) for day, number
-                       in seen["days"].items()}} for name, seen in data["tables"].items()}
+        return {name: {"at": moment(str(seen["at"])).isoformat(), "late_hours": float(seen.get("late_hours", 0)),
+                       "days": {str(day): int(number) for day, number in seen["days"].items()}}
+                for name, seen in data["tables"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, OSError, SettingsError):
         raise DataError(f"'{file}' is damaged. Remove it: the next check starts a new one.") from None
 
 
-def _remember(file: Path, before: Mapping[str, Any], days: Mapping[str, Mapping[str, int]], at: dt.datetime) -> None:
-    """Writes the counts in one step; a check for an earlier time than the last one changes nothing."""
+def _remember(file: Path, before: Mapping[str, Any], seen: Mapping[str, Mapping[str, Any]], at: dt.datetime) -> None:
+    """Writes the counts in one step; a run for an earlier time than the last one changes nothing."""
     tables = dict(before)
-    for name, counted in days.items():
+    for name, now in seen.items():
         if name not in before or moment(str(before[name]["at"])) <= at:
-            tables[name] = {"at": at.isoformat(), "days": dict(counted)}
+            tables[name] = {"at": at.isoformat(), **now}
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_suffix(f".json.{os.getpid()}")
     draft.write_text(json.dumps({"schema_version": SEEN_VERSION, "tables": tables}, sort_keys=True), encoding="utf-8")

@@ -1,6 +1,6 @@
 """What Feast knows of this workspace; windows, columns and words live in churnkit/signals/features.py."""
 
-from churnkit.learning.targets import CHURN, EXPANSION, MAINTENANCE
+from churnkit.learning.targets import CHURN, EXPANSION, MAINTENANCE, configured
 from churnkit.signals.store import repo
 
 here = repo(__file__)
@@ -17,6 +17,8 @@ relationship = here.view("relationship")
 account_assets = here.view("account_assets")
 equipment = here.view("asset")
 
-churn = here.service(CHURN)
-expansion = here.service(EXPANSION)
-maintenance = here.service(MAINTENANCE)
+globals().update(here.own)  # the groups of features.toml, each by its name
+
+churn = here.service(configured(CHURN, here.settings))
+expansion = here.service(configured(EXPANSION, here.settings))
+maintenance = here.service(configured(MAINTENANCE, here.settings))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import uuid
 from pathlib import Path
 
 import pytest
@@ -26,3 +28,23 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip(f"the third-party data are not at {REAL_DATA}; set CHURNKIT_REAL_DATA to run this test")
     return REAL_DATA
+
+
+@pytest.fixture
+def postgres():
+    """The address of an empty PostgreSQL database of one's own; skips where no server answers."""
+    import sqlalchemy as sa
+
+    named = os.environ.get("CHURNKIT_TEST_POSTGRES", "postgresql://root@127.0.0.1:5432/postgres")
+    url = sa.make_url(named).set(drivername="postgresql+psycopg")
+    name = "churnkit_" + hashlib.sha256(uuid.uuid4().bytes).hexdigest()[:16]
+    try:
+        server = sa.create_engine(url, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 3})
+        with server.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    except (sa.exc.OperationalError, ImportError) as error:
+        pytest.skip(f"no PostgreSQL at CHURNKIT_TEST_POSTGRES: {str(error).splitlines()[0][:120]}")
+    yield url.set(database=name).render_as_string(hide_password=False)
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    server.dispose()

@@ -44,6 +44,18 @@ def test_the_lock_names_no_index_and_no_address():
         assert word not in text
 
 
+def test_spark_has_a_lock_of_its_own_that_agrees():
+    """Spark is pinned apart, with hashes and without addresses; what both locks hold has the same version in both."""
+    text = (ROOT / "requirements-spark.lock").read_text()
+    assert "://" not in text
+    apart = {block.split(" --hash")[0].strip() for block in text.replace("\\\n", " ").splitlines()}
+    ours = {block.split(" --hash")[0].strip() for block in locked()}
+    names = {re.split("==", entry)[0] for entry in apart - ours}
+    assert {"pyspark", "py4j"} <= names
+    assert set() == {re.split("==", entry)[0] for entry in ours} & names
+    assert text.count("==") == sum("--hash=sha256:" in block for block in text.replace("\\\n", " ").splitlines())
+
+
 @pytest.mark.parametrize("python", PYTHONS)
 def test_the_lock_holds_what_the_project_asks_for(python):
     """Each dependency of pyproject.toml is in the lock, at a version that it allows."""

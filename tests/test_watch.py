@@ -10,18 +10,18 @@ import pytest
 from churnkit.errors import DataError
 from churnkit.settings import Settings
 from churnkit.signals.tables import Tables
-from churnkit.watch import check
+from churnkit.watch import check, late
 
 ACCOUNTS = pd.DataFrame({"account_id": ["A1", "A2"], "created_at": ["2024-01-01"] * 2})
 
 
-def tables(root, *days, recorded=None, **frames) -> Tables:
+def tables(root, *days, recorded=None, said=None, **frames) -> Tables:
     """Two accounts, and one event of A1 at noon of each day."""
     usage = pd.DataFrame({"account_id": "A1", "occurred_at": [f"{day}T12:00:00" for day in days], "event": "x"})
     if recorded:
         usage["recorded_at"] = recorded
-    settings = Settings(root=root, covers_until="2024-12-31", invalid="drop")
-    return Tables.from_frames(settings, accounts=ACCOUNTS, usage_events=usage, **frames)
+    settings = Settings(root=root, covers_until="2024-12-31", invalid="drop", **(said or {}))
+    return Tables.from_frames(settings, **{"accounts": ACCOUNTS, "usage_events": usage, **frames})
 
 
 def feed(report, name="usage_events"):
@@ -83,6 +83,30 @@ def test_a_past_day_that_grew_is_late(tmp_path):
         ).grown
         == 0
     )
+
+
+def test_lateness_is_remembered_and_what_was_declared_is_none(tmp_path):
+    """A later check still knows what would be honest; rows within the declared known_after are not late."""
+    days = ["2024-03-01", "2024-03-02"]
+    check(tables(tmp_path, *days), "2024-03-05")
+    assert [line[:26] for line in late(tables(tmp_path, *days, "2024-03-02"), "2024-03-07")] == [
+        "usage_events: 1 row came i"]
+    assert late(tables(tmp_path, *days, "2024-03-02"), "2024-03-07") == []
+    found = feed(check(tables(tmp_path, *days, "2024-03-02"), "2024-03-08"))
+    assert (found.grown, found.known_after_hours) == (0, 72)
+    honest = tmp_path / "honest"
+    slow = {"tables": {"usage_events": {"known_after": "4d"}}}
+    check(tables(honest, *days, said=slow), "2024-03-05")
+    assert late(tables(honest, *days, "2024-03-02", said=slow), "2024-03-07") == []
+
+
+def test_versions_of_a_record_are_one_row_of_its_day(tmp_path):
+    """An account that changed hands since is no late account, and its change no lateness."""
+    versions = ACCOUNTS.assign(recorded_at="2024-01-01T03:00:00")
+    check(tables(tmp_path, "2024-03-01", accounts=versions), "2024-04-01")
+    again = pd.concat([versions, versions.iloc[:1].assign(recorded_at="2024-05-01", owner="kim")])
+    report = check(tables(tmp_path, "2024-03-01", accounts=again), "2024-06-01")
+    assert (feed(report, "accounts").grown, feed(report, "accounts").late_p99_hours) == (0, 3.0)
 
 
 def test_an_earlier_check_does_not_forget(tmp_path):

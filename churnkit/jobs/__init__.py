@@ -35,9 +35,11 @@ def check(folder: Path, at: dt.datetime) -> Report:
     return Report("check", rows=rows, notes=notes, data=data, code=0 if found.ok and not wrong else HELD_BACK)
 
 
-def features(folder: Path, at: dt.datetime, *, start: dt.datetime | None = None,
+def features(folder: Path, at: dt.datetime, *, start: dt.datetime | None = None, every: dt.timedelta | None = None,
              restate: bool = False) -> Report:
-    """Features of every account and asset at `at`; with `start`, also at the training grid's cutoffs from there on."""
+    """Features of every account and asset at `at`; with `start`, also from there on, at the training grid's cutoffs or
+    `every` so often. A backfill that was stopped goes on where it was.
+    """
     from churnkit.learning.history import grid, step
 
     with workspace(folder) as settings:
@@ -45,10 +47,11 @@ def features(folder: Path, at: dt.datetime, *, start: dt.datetime | None = None,
         store = open_store(settings)
         rows = []
         for entity in entities(tables):
-            past = grid(step(entity, settings), start, at) if start else []
-            rows.append(learn.ensure(tables, store, entity, [*past, at], restate=restate))
+            past = grid(every or step(entity, settings), start, at) if start else []
+            rows.append(learn.ensure(tables, store, entity, [*past, at], restated=at if restate else None))
         store.materialize(at, *targets(settings, tables))
-    return Report("features", rows=rows, data={"at": at.isoformat(), "features": rows})
+        notes = learn.late(tables, at)
+    return Report("features", rows=rows, notes=notes, data={"at": at.isoformat(), "features": rows, "late": notes})
 
 
 def train(folder: Path, at: dt.datetime, names: Sequence[str] = ()) -> Report:
@@ -96,6 +99,9 @@ def explain(folder: Path, entity: str, at: dt.datetime) -> Report:
              f"{row.model_version}"
              + ("" if row.skill else "; this model has no proven skill") for row in mine.itertuples()]
     notes += [f"open task, due {task.due}: {task.title}" for task in tasks if not task.ghost]
+    notes += [f"the features of {one} at {at:%Y-%m-%d} were computed anew on {when:%Y-%m-%d} ({names}), from data that "
+              "came later; if it was scored before that, score the day again"
+              for one in mine["entity_id"].unique() for when, names in learn.restatements(settings, one, at)]
     why = reasons[reasons["entity_id"].isin(mine["entity_id"])]
     rows = [{"entity": row.entity_id, "target": row.target, "": row.direction,
              "percentage_points": f"{row.points:+.1f}", "reason": row.phrase} for row in why.itertuples()]
@@ -124,6 +130,7 @@ def run(folder: Path, at: dt.datetime) -> Report:
         store = open_store(settings)
         for entity in entities(tables):
             learn.ensure(tables, store, entity, [at])
+        notes += learn.late(tables, at)
         scored, more = learn.score_all(settings, tables, at)
         planned = act.plan(settings, tables, at, dry_run=False)
         synced = act.sync(settings, at, dry_run=False)

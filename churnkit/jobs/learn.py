@@ -14,27 +14,82 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from churnkit.learning.targets import Target
+    from churnkit.signals.catalog import Catalog
     from churnkit.signals.store import Store
     from churnkit.signals.tables import Tables
 
+
 def ensure(tables: Tables, store: Store, entity: str, cutoffs: list[dt.datetime], *,
-            restate: bool = False) -> dict[str, Any]:
+            restated: dt.datetime | None = None) -> dict[str, Any]:
     """Features at these cutoffs: what stands already is kept, because a late row never changes a past feature.
 
-    An entity that only came to light since, in an export without `recorded_at`, is added at the cutoffs it lacks.
+    An entity that only came to light since, in an export without `recorded_at`, is added at the cutoffs it lacks. With
+    `restated`, the moment of the run, everything is computed anew, and what differs is marked with it.
     """
     from churnkit.signals.catalog import discover
-    from churnkit.signals.compute import compute_features
     from churnkit.signals.points import points_at
 
     catalog = store.catalog or discover(tables)
-    points = points_at(tables, entity, cutoffs)
-    points = points if restate else store.lacking(points)
-    computed = points["cutoff"].nunique()
-    if len(points):
-        log.info("computing %s features at %d cutoffs (%d rows)", entity, computed, len(points))
-        store.write(compute_features(tables, points, catalog), catalog)
-    return {"entity": entity, "cutoffs": len(cutoffs), "computed": computed, "rows": len(points)}
+    counts: dict[str, Any] = {"entity": entity, "cutoffs": len(cutoffs), "computed": 0, "rows": 0}
+    chunks = _chunks(tables, entity, sorted(set(cutoffs)))
+    for number, some in enumerate(chunks, start=1):
+        points = points_at(tables, entity, some)
+        points = points if restated else store.lacking(points)
+        if len(points):
+            part = f", part {number} of {len(chunks)}" if len(chunks) > 1 else ""
+            computed = points["cutoff"].nunique()
+            log.info("computing %s features at %d cutoffs (%d rows)%s", entity, computed, len(points), part)
+            for key, value in _computed(tables, store, points, catalog, restated).items():
+                counts[key] = counts.get(key, 0) + value
+    return counts
+
+
+AT_ONCE = 500_000
+"""Points that are computed and written together; a longer backfill goes part by part, and resumes after the last."""
+
+
+def _chunks(tables: Tables, entity: str, cutoffs: list[dt.datetime]) -> list[list[dt.datetime]]:
+    """Neighbouring cutoffs, as many together as memory should hold."""
+    number = tables.raw.execute(f"SELECT count(DISTINCT {entity}_id) FROM {entity}s").fetchall()[0][0]  # noqa: S608
+    many = max(AT_ONCE // max(int(number), 1), 1)
+    return [cutoffs[start:start + many] for start in range(0, len(cutoffs), many)]
+
+
+def _computed(tables: Tables, store: Store, points: pd.DataFrame, catalog: Catalog,
+              restated: dt.datetime | None) -> dict[str, int]:
+    """Computes and writes features; how many cutoffs and rows, and what a restatement changed."""
+    from churnkit.signals.compute import compute_features
+
+    found = compute_features(tables, points, catalog)
+    counts = {"computed": int(points["cutoff"].nunique()), "rows": len(points)}
+    if not restated:
+        store.write(found, catalog, keep=True)
+        return counts
+    anew = store.restate(found, restated, catalog)
+    log.info("restated %d rows of %s features: %d values differ from what stood there", anew.rows,
+             points["entity"].iloc[0], anew.changed)
+    return {**counts, "restated": anew.rows, "values_changed": anew.changed}
+
+
+def late(tables: Tables, at: dt.datetime) -> list[str]:
+    """What came late since the run before, said in the log and in sentences for the report."""
+    from churnkit.watch import late as came_late
+
+    said = came_late(tables, at)
+    for sentence in said:
+        log.warning(sentence)
+    return said
+
+
+def restatements(settings: Settings, entity_id: str, at: dt.datetime) -> list[tuple[dt.datetime, str]]:
+    """When which groups' features of an entity at a cutoff were restated, read off the feature files."""
+    import pandas as pd
+
+    from churnkit.signals.partitions import restatements as marks
+
+    found = marks(settings.path(settings.store) / "data", entity_id, pd.Timestamp(at))
+    return [(when.to_pydatetime(), ", ".join(sorted(name for name in found if found[name] == when)))
+            for when in sorted(set(found.values()))]
 
 
 def _history(tables: Tables, store: Store, target: Target, at: dt.datetime) -> pd.DataFrame:

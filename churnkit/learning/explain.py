@@ -98,7 +98,7 @@ def family(name: str, compare: str | None = None) -> str:
     >>> family("events_28d") == family("events_vs_usual_28d"), family("nps_last") == family("nps_change")
     (True, True)
     """
-    own = re.sub(r"_(?:\d+d)(?=_|$)", "", name)
+    own = re.sub(r"_(?:\d+[dh])(?=_|$)", "", name)
     own = re.sub(r"_(?:change|trend|ratio|before|last|detractor|vs_usual|usual)(?=_|$)", "", own)
     return own or compare or name
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 
 from churnkit.errors import ModelError, SettingsError, did_you_mean
+from churnkit.learning.spans import COVERAGE, ENDED, GROWTH
 from churnkit.learning.targets import Target
 from churnkit.schemas import LABELS, POINTS
 from churnkit.settings import TargetSettings
@@ -43,7 +44,7 @@ def label(target: Target, tables: Tables, points: pd.DataFrame) -> pd.DataFrame:
 def churned(target: Target, tables: Tables, spans: pd.DataFrame) -> pd.DataFrame:
     """The last active subscription ends inside the window; without subscriptions, a span of no use begins inside it."""
     if tables.has("subscriptions"):
-        return query(tables, _COVERAGE + _ENDED, spans=spans)
+        return query(tables, COVERAGE + ENDED, spans=spans)
     inactivity = tables.settings.targets.get(target.name, TargetSettings()).inactivity
     if inactivity > target.grace:
         raise SettingsError(
@@ -55,7 +56,7 @@ def churned(target: Target, tables: Tables, spans: pd.DataFrame) -> pd.DataFrame
 
 
 def expanded(target: Target, tables: Tables, spans: pd.DataFrame) -> pd.DataFrame:  # noqa: ARG001  one shape for all
-    """More seats, a higher plan or an add-on than at `cutoff + lead`, at constant price, and the account stays."""
+    """More seats, a higher plan or an add-on than at `cutoff + lead`, at constant price; it stands, and they stay."""
     features = tables.settings.features
     plans = pd.DataFrame(
         {
@@ -65,7 +66,7 @@ def expanded(target: Target, tables: Tables, spans: pd.DataFrame) -> pd.DataFram
         }
     )
     rates = pd.DataFrame(exchange(tables).items(), columns=["currency", "rate"]).astype({"rate": "float64"})
-    return query(tables, _COVERAGE + _GROWTH, spans=spans, plan_order=plans, rates=rates)
+    return query(tables, COVERAGE + GROWTH, spans=spans, plan_order=plans, rates=rates)
 
 
 def failed(target: Target, tables: Tables, spans: pd.DataFrame) -> pd.DataFrame:
@@ -187,7 +188,10 @@ def blank_as_none(column: pd.Series) -> pd.Series:
 
 
 def _treated(target: Target, tables: Tables, points: pd.DataFrame) -> pd.Series:
-    """Whether a task for the account stood inside `[cutoff, window's end)`, as known at the close."""
+    """Whether a task for the account stood inside `[cutoff, window's end)`, as known at the close.
+
+    One opened before the cutoff stands in it too, unless it was completed or dismissed by then.
+    """
     if points.empty or not tables.has("outreach_outcomes"):
         return pd.Series(False, points.index, dtype=bool)
     found = query(tables, _TREATED, spans=_spans(target, points))
@@ -195,95 +199,15 @@ def _treated(target: Target, tables: Tables, points: pd.DataFrame) -> pd.Series:
 
 
 _TREATED = """
-SELECT DISTINCT p.n FROM ck_spans p JOIN outreach_outcomes o ON o.account_id = p.account_id
-WHERE o.occurred_at >= p.cutoff AND o.occurred_at < p.until AND o.known_at <= p.close AND o.status <> 'dismissed'
-"""
-
-# periods: each point's subscription rows as known by the label's close; FOREVER stands for an end that nobody knew.
-# `ends_then` is the end as known at the cutoff; a billing period's own end, known when it began, is no notice.
-# fate: the coverage that holds the cutoff, merged over gaps up to the grace (close - until), and where it ends.
-_COVERAGE = """
-WITH periods AS (
-  SELECT p.n, p.cutoff, p.opens, p.until, p.close, s.started_at, s.plan, s.seats, s.mrr, s.currency, s.known_at,
-    CASE WHEN greatest(s.known_at, coalesce(s.end_recorded_at, s.ended_at)) <= p.close THEN s.ended_at
-         ELSE TIMESTAMPTZ '9000-01-01' END AS ends,
-    CASE WHEN greatest(s.known_at, coalesce(s.end_recorded_at, s.ended_at)) <= p.cutoff THEN s.ended_at
-         ELSE TIMESTAMPTZ '9000-01-01' END AS ends_then,
-    coalesce(s.end_recorded_at <= s.started_at, FALSE) AS own_end
-  FROM ck_spans p JOIN subscriptions s ON s.account_id = p.account_id AND s.known_at <= p.close
-), held AS (
-  SELECT * REPLACE (
-    coalesce(ends, TIMESTAMPTZ '9000-01-01') AS ends, coalesce(ends_then, TIMESTAMPTZ '9000-01-01') AS ends_then)
-  FROM periods
-), believed AS (
-  SELECT n, coalesce(bool_or(started_at <= cutoff), FALSE) AS active,
-    max(CASE WHEN own_end THEN TIMESTAMPTZ '9000-01-01' ELSE ends_then END) < TIMESTAMPTZ '9000-01-01' AS notice
-  FROM held WHERE known_at <= cutoff AND ends_then > cutoff GROUP BY n
-), reached AS (
-  SELECT n, started_at, ends, close - until AS grace, max(ends) OVER (
-    PARTITION BY n ORDER BY started_at, ends ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reach
-  FROM held WHERE ends > cutoff AND ends > started_at
-), islands AS (
-  SELECT n, started_at, ends, sum(CASE WHEN started_at > reach + grace THEN 1 ELSE 0 END) OVER (
-    PARTITION BY n ORDER BY started_at, ends ROWS UNBOUNDED PRECEDING) AS island
-  FROM reached
-), coverage AS (
-  SELECT n, min(started_at) AS first, max(ends) AS last FROM islands WHERE island = 0 GROUP BY n
-), fate AS (
-  SELECT p.*, c.last,
-    NOT coalesce(b.active, FALSE) OR coalesce(b.notice, FALSE) OR coalesce(c.first > p.cutoff, TRUE) AS outside
-  FROM ck_spans p LEFT JOIN believed b USING (n) LEFT JOIN coverage c USING (n)
+WITH tasks AS (
+  SELECT p.n, o.key, o.occurred_at >= p.cutoff AS inside, o.status,
+    row_number() OVER (PARTITION BY p.n, o.key, o.occurred_at >= p.cutoff ORDER BY o.occurred_at DESC, o.known_at DESC,
+      o.status) AS nth
+  FROM ck_spans p JOIN outreach_outcomes o ON o.account_id = p.account_id
+  WHERE o.occurred_at < p.until AND o.known_at <= p.close
 )
-"""
-
-_ENDED = "SELECT n, outside, last < opens AS early, last < until AS positive FROM fate"
-
-# worth: a row at the median price of its plan, as known by the close; a state's worth moves with seats, plans and
-# add-ons, never with a price. The base is the state at the window's start; each later moment is a row's start inside
-# the window.
-_GROWTH = """
-, prices AS (
-  SELECT c.close, s.plan, median(s.mrr * coalesce(r.rate, 1) / coalesce(nullif(s.seats, 0), 1)) AS unit
-  FROM (SELECT DISTINCT close FROM ck_spans) c JOIN subscriptions s ON s.known_at <= c.close
-  LEFT JOIN ck_rates r ON r.currency = s.currency GROUP BY ALL
-), priced AS (
-  SELECT h.n, h.cutoff, h.opens, h.until, h.started_at, h.ends, h.plan, h.mrr * coalesce(r.rate, 1) AS mrr,
-    coalesce(o.addon, FALSE) AS addon, h.seats, coalesce(h.seats, 1) * u.unit AS worth,
-    CASE WHEN (SELECT count(*) FROM ck_plan_order WHERE NOT addon) > 0 THEN o.place ELSE u.unit END AS place
-  FROM held h LEFT JOIN ck_rates r ON r.currency = h.currency LEFT JOIN ck_plan_order o ON o.plan = h.plan
-  LEFT JOIN prices u ON u.close = h.close AND u.plan IS NOT DISTINCT FROM h.plan
-  WHERE h.ends > h.started_at AND h.ends > h.cutoff AND h.started_at < h.until
-), moments AS (
-  SELECT n, TRUE AS base,
-    CASE WHEN bool_or(started_at <= opens AND ends > opens) THEN any_value(opens) ELSE any_value(cutoff) END AS t
-  FROM priced GROUP BY n
-  UNION ALL SELECT DISTINCT n, FALSE, started_at FROM priced WHERE started_at > opens
-), states AS (
-  SELECT m.n, m.t, m.base, sum(r.seats) FILTER (NOT r.addon) AS seats, max(r.place) FILTER (NOT r.addon) AS place,
-    sum(r.worth) AS worth, sum(r.mrr) AS mrr,
-    list_distinct(list(r.plan) FILTER (r.plan IS NOT NULL AND NOT r.addon)) AS plans,
-    list_distinct(list(r.plan) FILTER (r.addon)) AS addons
-  FROM moments m JOIN priced r ON r.n = m.n AND r.started_at <= m.t AND r.ends > m.t GROUP BY ALL
-), compared AS (
-  SELECT s.n, s.t, coalesce(s.seats > b.seats, FALSE) AS more_seats, coalesce(s.seats < b.seats, FALSE) AS fewer_seats,
-    coalesce(s.place > b.place, FALSE) AS higher, coalesce(s.place < b.place, FALSE) AS lower,
-    coalesce(s.worth > b.worth, FALSE) AS worth_more,
-    coalesce(len(s.plans) > len(b.plans) AND list_has_all(s.plans, b.plans), FALSE) AS beside,
-    NOT list_has_all(coalesce(b.addons, []), coalesce(s.addons, [])) AS new_addon,
-    greatest((s.worth - b.worth) * b.mrr / nullif(b.worth, 0), 0) AS gain
-  FROM states s JOIN states b ON b.n = s.n AND b.base WHERE NOT s.base
-), grown AS (
-  SELECT n, gain, t,
-    CASE WHEN higher AND NOT beside THEN 'plan' WHEN new_addon OR beside THEN 'addon' ELSE 'seats' END AS kind
-  FROM compared
-  WHERE new_addon OR beside OR more_seats AND NOT lower OR higher AND NOT fewer_seats
-    OR worth_more AND (more_seats OR higher)
-), best AS (
-  SELECT n, gain, kind FROM grown QUALIFY row_number() OVER (PARTITION BY n ORDER BY gain DESC NULLS LAST, t, kind) = 1
-)
-SELECT f.n, f.outside, f.last < f.opens AS early,
-  f.last >= f.until AND g.n IS NOT NULL AS positive, g.kind, g.gain AS value
-FROM fate f LEFT JOIN best g USING (n)
+SELECT DISTINCT n FROM tasks
+WHERE inside AND status <> 'dismissed' OR NOT inside AND nth = 1 AND status NOT IN ('completed', 'dismissed')
 """
 
 _SILENCE = """

@@ -8,6 +8,7 @@ from typing import Literal
 
 from churnkit.errors import ModelError, did_you_mean
 from churnkit.settings import Settings
+from churnkit.signals.own import groups_for
 
 Entity = Literal["account", "asset"]
 
@@ -70,11 +71,13 @@ def target(name: str) -> Target:
 
 
 def configured(of: Target, settings: Settings) -> Target:
-    """The target with the spans and the failure code of `[targets.<name>]`; what is not set there stays.
+    """The target with the spans and the failure code of `[targets.<name>]` and the own groups that name it; what is not
+    set there stays.
 
     >>> configured(MAINTENANCE, Settings(targets={"maintenance": {"horizon": "72h"}})).window.days
     3
     """
+    of = replace(of, groups=tuple(dict.fromkeys((*of.groups, *groups_for(settings, of.name)))))
     given = settings.targets.get(of.name)
     if given is None:
         return of

@@ -95,17 +95,28 @@ def _monthly(rows: pd.DataFrame, tables: Tables, rates: dict[str, float]) -> pd.
 
 def _failure_cost(scores: pd.DataFrame, mrr: pd.Series, tables: Tables) -> pd.Series:
     """The set cost for the asset's model, else so many months of the account's MRR."""
-    assets = query(tables, "SELECT asset_id, arg_max(model, known_at) AS model FROM assets GROUP BY asset_id")
-    cost = scores["entity_id"].map(assets.set_index("asset_id")["model"]).map(tables.settings.value.failure_cost)
+    wanted = pd.DataFrame({"n": range(len(scores)), "asset_id": scores["entity_id"].to_numpy(dtype=object),
+                           "cutoff": pd.to_datetime(scores["cutoff"], utc=True).dt.as_unit("us").array})
+    found = query(tables, _MODEL, wanted=wanted).set_index("n")["model"].reindex(range(len(scores)))
+    cost = pd.Series(found.to_numpy(), scores.index).map(tables.settings.value.failure_cost)
     return cost.astype("float64").fillna(mrr * tables.settings.value.failure_share)
 
 
 _MRR = """
-SELECT w.n, sum(s.mrr * coalesce(r.rate, 1)) AS mrr
-FROM ck_wanted w JOIN subscriptions s ON s.account_id = w.account_id AND s.known_at <= w.cutoff
-  AND s.started_at <= w.cutoff
-  AND (s.ended_at IS NULL OR s.ended_at > w.cutoff
-    OR greatest(s.known_at, coalesce(s.end_recorded_at, s.ended_at)) > w.cutoff)
-LEFT JOIN ck_rates r ON r.currency = s.currency
-GROUP BY w.n
+SELECT s.n, sum(s.mrr * coalesce(r.rate, 1)) AS mrr
+FROM (
+  SELECT w.n, w.cutoff, s.* FROM ck_wanted w JOIN subscriptions s ON s.account_id = w.account_id
+    AND s.known_at <= w.cutoff
+  QUALIFY s.known_at = max(s.known_at) OVER (PARTITION BY w.n, s.subscription_id, s.started_at,
+    CASE WHEN s.subscription_id IS NULL THEN s.rowid END)
+) s LEFT JOIN ck_rates r ON r.currency = s.currency
+WHERE s.started_at <= s.cutoff
+  AND (s.ended_at IS NULL OR s.ended_at > s.cutoff
+    OR greatest(s.known_at, coalesce(s.end_recorded_at, s.ended_at)) > s.cutoff)
+GROUP BY s.n
+"""
+
+_MODEL = """
+SELECT w.n, a.model FROM ck_wanted w JOIN assets a ON a.asset_id = w.asset_id AND a.known_at <= w.cutoff
+QUALIFY row_number() OVER (PARTITION BY w.n ORDER BY a.known_at DESC) = 1
 """

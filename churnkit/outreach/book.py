@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from churnkit.schemas import raw_table
+from churnkit.schemas import Table, raw_table
 from churnkit.settings import Settings
 
 _DTYPES: Mapping[str, Any] = {"time": "datetime64[us, UTC]", "float": "float64", "int": "Int64", "bool": "boolean"}
@@ -119,12 +119,19 @@ def _cut(frame: pd.DataFrame, name: str, at: pd.Timestamp) -> pd.DataFrame:
     if contract.time:  # a suppression holds from the moment it starts; whatever else happens at `at` is not seen yet
         seen &= frame[contract.time] <= at if name == "suppressions" else frame[contract.time] < at
     frame = frame[seen]
-    if contract.key and "recorded_at" in contract.key:
-        key = next(column for column in contract.key if column != "recorded_at")
-        frame = frame.sort_values(["known_at"], kind="stable", na_position="first").drop_duplicates(key, keep="last")
-    else:
-        frame = frame.copy()
-    return _blank_ahead(frame, name, at).reset_index(drop=True)
+    return _blank_ahead(_newest(frame, contract), name, at).reset_index(drop=True)
+
+
+def _newest(frame: pd.DataFrame, contract: Table) -> pd.DataFrame:
+    """Of each record's versions the one known last; a subscription's periods are records of their own."""
+    key = [column for column in contract.key if column != "recorded_at"]
+    if contract.name == "subscriptions":  # a row without an id is one of its own
+        key = ["account_id", "subscription_id", "started_at"]
+    if not key:
+        return frame.copy()
+    ordered = frame.sort_values("known_at", kind="stable", na_position="first")
+    older = ordered.duplicated(key, keep="last") & ordered[key].notna().all(axis="columns")
+    return ordered[~older].sort_index()
 
 
 def _blank_ahead(frame: pd.DataFrame, name: str, at: pd.Timestamp) -> pd.DataFrame:

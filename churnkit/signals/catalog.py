@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,8 +15,11 @@ import ibis
 from ibis.expr import types as ir
 
 from churnkit.errors import FeatureError
+from churnkit.settings import Settings
+from churnkit.signals.own import definitions
 from churnkit.signals.tables import Tables
 
+FILE = "catalog.json"
 VERSION = 1
 TOP_EVENTS, SENSORS, CODES, COMPONENTS = 8, 12, 12, 8
 """How many of each are followed when the settings name none: the commonest ones."""
@@ -33,6 +36,9 @@ class Catalog:
     plans: tuple[str, ...] = ()
     addons: tuple[str, ...] = ()
     currency: str = "EUR"
+    own: str = field(default="", repr=False)
+    """The workspace's own definitions as text (own.py). They stand in files of the user's and may change, so that they
+    are not kept with the words."""
 
     @classmethod
     def load(cls, path: str | Path) -> Catalog:
@@ -54,7 +60,7 @@ class Catalog:
         if data["schema_version"] > VERSION:
             raise FeatureError(f"'{path}' has schema_version {data['schema_version']}, newer than this churnkit knows "
                                f"({VERSION}). Upgrade churnkit.")
-        known = {field.name for field in fields(cls)}
+        known = {one.name for one in fields(cls)} - {"own"}
         values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key,
                   value in data.items() if key in known}
         for key, value in values.items():
@@ -69,9 +75,21 @@ class Catalog:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}")
-        part.write_text(json.dumps({"schema_version": VERSION, **asdict(self)}, indent=2, ensure_ascii=False) + "\n",
+        words = {name: value for name, value in asdict(self).items() if name != "own"}
+        part.write_text(json.dumps({"schema_version": VERSION, **words}, indent=2, ensure_ascii=False) + "\n",
                         encoding="utf-8")
         part.replace(path)
+
+
+def kept(folder: Path, settings: Settings) -> Catalog | None:
+    """The words that a features folder keeps, with the workspace's own definitions as they are now; None before any.
+
+    Raises:
+        FeatureError: If the file cannot be read.
+        SettingsError: If an own definition is wrong.
+    """
+    file = folder / FILE
+    return replace(Catalog.load(file), own=definitions(settings).text) if file.is_file() else None
 
 
 def discover(tables: Tables) -> Catalog:
@@ -89,6 +107,7 @@ def discover(tables: Tables) -> Catalog:
         plans=_named(chosen.plans) or tuple(plan for plan in plans["plan"] if plan not in chosen.addons),
         addons=tuple(chosen.addons),
         currency=_currency(subscriptions, tables.settings.currency),
+        own=definitions(tables.settings).text,
     )
 
 

@@ -3,37 +3,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import ibis
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from ibis.expr import types as ir
 
 from churnkit.errors import FeatureError
 from churnkit.schemas import POINTS
 from churnkit.settings import TableMap
 from churnkit.signals.catalog import Catalog, discover
+from churnkit.signals.engines import Engine, opened
 from churnkit.signals.features import groups
 from churnkit.signals.groups import ZERO_WHEN_NOTHING, Feature, FeatureGroup
-from churnkit.signals.operations import FORMULAS, OPERATIONS, distinct, within
-from churnkit.signals.streams import DAY, STREAMS, Stream
+from churnkit.signals.join import gather
+from churnkit.signals.operations import FORMULAS
+from churnkit.signals.partials import sweepable
+from churnkit.signals.streams import Stream, stream
+from churnkit.signals.sweep import Grid, grid_of, sweep
 from churnkit.signals.tables import Tables
 
-CHUNK = 200_000
-"""Points per engine query: bounds memory, whatever the number of cutoffs."""
-PERIOD = 28 * DAY
-"""The grid on which heavy streams meet points: an equality for the join, so that only near rows become pairs."""
-USUAL_BLOCKS = 5
-"""How many blocks of 28 days before the last one make an account's usual level."""
-_POINTS = "points_asked"
-_WRITTEN: dict[tuple[Any, ...], str] = {}
-_MOST_WRITTEN = 128
-DECIMALS = 9
-"""Sums of floats differ in their last bits with the order of rows; results are rounded so that order does not show."""
+CHUNK = 1_000_000
+"""Points per engine query: bounds memory. A chunk keeps entities whole, so that each meets all its cutoffs at once."""
+FEW = 2
+"""Up to so many cutoffs an entity, rows meet points one by one; at more, buckets are swept (see sweep.py)."""
+DECIMALS = ((1e3, 9), (1e6, 6), (1e9, 3), (np.inf, 0))
+"""Sums of floats differ in their last bits with the order of rows; results are rounded, to so many decimals below each
+size, so that order does not show."""
 
 
 def compute_features(tables: Tables, points: pd.DataFrame, catalog: Catalog | None = None) -> pd.DataFrame:
@@ -63,11 +65,12 @@ def compute_features(tables: Tables, points: pd.DataFrame, catalog: Catalog | No
     catalog = catalog or discover(tables)
     result = points[list(POINTS)].reset_index(drop=True)
     columns: dict[str, Any] = {}
-    for group in groups(catalog).values():
-        chosen = result[result["entity"] == group.entity]
-        if len(chosen) or not len(result):
-            values = compute_group(tables, chosen, group, catalog)
-            columns |= {name: values[name].reindex(result.index) for name in group.names}
+    with opened(tables):  # once for all groups
+        for group in groups(catalog).values():
+            chosen = result[result["entity"] == group.entity]
+            if len(chosen) or not len(result):
+                values = compute_group(tables, chosen, group, catalog)
+                columns |= {name: values[name].reindex(result.index) for name in group.names}
     features = pd.concat([result, pd.DataFrame(columns, index=result.index)], axis=1)
     features.attrs["catalog"] = asdict(catalog)  # the store keeps it with the first write
     return features
@@ -75,20 +78,59 @@ def compute_features(tables: Tables, points: pd.DataFrame, catalog: Catalog | No
 
 def compute_group(tables: Tables, points: pd.DataFrame, group: FeatureGroup, catalog: Catalog) -> pd.DataFrame:
     """One group's columns for points of its entity, with the points' index."""
-    ordered = points.sort_values("cutoff", kind="stable")
-    parts = [_query(tables, ordered.iloc[start:start + CHUNK], group, catalog)
-             for start in range(0, max(len(ordered), 1), CHUNK)]
-    values = pd.concat(parts)
+    ordered = points.sort_values("entity_id", kind="stable") if len(points) > CHUNK else points
+    with opened(tables) as engine:
+        parts = [_query(engine, ordered.iloc[start:start + CHUNK], group, catalog)
+                 for start in range(0, max(len(ordered), 1), CHUNK)]
+    values = pd.concat(parts) if len(parts) > 1 else parts[0]
     for item in group.features:
         column = values[item.name]
         if item.kind == "category":
             values[item.name] = [value if isinstance(value, str) else None for value in column]
         else:
-            values[item.name] = column.astype("float64").round(DECIMALS) + 0.0
-    return values.reindex(points.index)
+            values[item.name] = _rounded(column.to_numpy(dtype="float64", na_value=np.nan))
+    return values if values.index.equals(points.index) else values.reindex(points.index)
 
 
-def expression(tables: Tables, points: ir.Table, group: FeatureGroup, catalog: Catalog) -> ir.Table:
+def _rounded(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Twelve digits or so, and no negative zero."""
+    size = np.abs(values)
+    result = values.round(DECIMALS[0][1])
+    for (low, _), (_, decimals) in pairwise(DECIMALS):
+        if (large := size >= low).any():
+            result[large] = values[large].round(decimals)
+    return result + 0.0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How the points lie in time, which is all that the choice of a path depends on.
+
+    `cutoffs` are the different cutoffs, `many` says that an entity has more than FEW of them, `shared` that all
+    entities have the same few.
+    """
+
+    cutoffs: tuple[int, ...]
+    many: bool
+    shared: bool
+
+    @classmethod
+    def of(cls, ids: pa.ChunkedArray, cutoffs: npt.NDArray[np.int64]) -> Shape:
+        """The shape of points, by their entities and their cutoffs in microseconds."""
+        different = np.unique(cutoffs)
+        many = len(cutoffs) > FEW * max(pc.count_distinct(ids).as_py(), 1)
+        return cls(tuple(different.tolist()) if many else (), many, len(different) <= SHARED)
+
+    def grid(self, wanted: list[Feature]) -> Grid:
+        """The grid of buckets for these features."""
+        return grid_of(np.array(self.cutoffs, dtype="int64"), wanted, shared=self.shared)
+
+
+SHARED = 1000
+"""Up to so many different cutoffs, all entities' buckets are parted at all of them."""
+
+
+def expression(tables: Tables, points: ir.Table, group: FeatureGroup, catalog: Catalog, shape: Shape) -> ir.Table:
     """One group's features as an Ibis expression.
 
     Args:
@@ -96,26 +138,23 @@ def expression(tables: Tables, points: ir.Table, group: FeatureGroup, catalog: C
         points: An Ibis table with `rid` (a number), `id` (the entity) and `cutoff` (microseconds).
         group: What to compute.
         catalog: The workspace's words.
+        shape: How the points lie in time.
 
     Returns:
         `rid` and the group's columns, one row per point.
     """
+    by: tuple[str, ...] = ("rid",)
     result, inner = points.select("rid"), points
-    if group.through and tables.has(STREAMS[group.through].needs):
-        inner = _parts(tables, points, STREAMS[group.through], catalog)
+    lacking = bool(group.through) and not tables.has(stream(group.through, catalog).needs)
+    if group.through and not lacking:
+        inner, by = _parts(tables, points, stream(group.through, catalog), catalog), ("rid", "id")
     for name in group.streams:
         wanted = [item for item in group.all_features if item.stream == name]
-        if not _given(tables, name) or (group.through and not tables.has(STREAMS[group.through].needs)):
-            empty = {item.name: ibis.null(_type(item)) for item in wanted}
-            result = result.mutate(**empty)
+        if lacking or not _given(tables, name, catalog):
+            result = result.mutate(**{item.name: ibis.null(_type(item)) for item in wanted})
             continue
-        stream = STREAMS[name]
-        rows = stream.build(tables, catalog)
-        by = ("rid", "id") if group.through else ("rid",)
-        gathered = [_gather(inner, rows, wanted, by, heavy=stream.heavy)] if _plain(wanted) else []
-        gathered += [_usual(inner, rows, item, by) for item in wanted if item.op == "usual"]
-        for table in gathered:
-            columns = [column for column in table.columns if column not in ("rid", "id")]
+        for table in _gathered(tables, inner, stream(name, catalog), wanted, by, catalog, shape):
+            columns = [column for column in table.columns if column not in {"rid", "id"}]
             if group.through:
                 table = _worst(inner, table, [item for item in wanted if item.name in columns])  # noqa: PLW2901
             result = result.left_join(table, "rid")
@@ -129,117 +168,57 @@ def expression(tables: Tables, points: ir.Table, group: FeatureGroup, catalog: C
     return result.select("rid", *group.names)
 
 
-def _query(tables: Tables, points: pd.DataFrame, group: FeatureGroup, catalog: Catalog) -> pd.DataFrame:
-    cutoffs = pd.to_datetime(points["cutoff"], utc=True).dt.as_unit("us").astype("int64")
+def _gathered(tables: Tables, points: ir.Table, source: Stream, wanted: list[Feature],  # noqa: PLR0913, PLR0917
+              by: tuple[str, ...], catalog: Catalog, shape: Shape) -> list[ir.Table]:
+    """One stream's features: swept where the stream is heavy and cutoffs are many, else joined."""
+    rows = source.build(tables, catalog)
+    swept = [item for item in wanted if source.heavy and shape.many and sweepable(item)]
+    joined = [item for item in wanted if item not in swept]
+    found = gather(points, rows, joined, by, heavy=source.heavy) if joined else []
+    if swept:
+        table = sweep(points.select("id", "cutoff").distinct(), rows, swept, shape.grid(swept))
+        here = points.inner_join(table, ["id", "cutoff"]).select(*by, *(item.name for item in swept))
+        found.append(here)
+    return found
+
+
+def _query(engine: Engine, points: pd.DataFrame, group: FeatureGroup, catalog: Catalog) -> pd.DataFrame:
+    cutoffs = pd.to_datetime(points["cutoff"], utc=True).dt.as_unit("us").to_numpy(dtype="int64")
     asked = pa.table({
         "rid": pa.array(np.arange(len(points)), pa.int64()),
         "id": pa.array(points["entity_id"].astype(object), pa.string()),
-        "cutoff": pa.array(cutoffs.to_numpy(), pa.int64()),
+        "cutoff": pa.array(cutoffs, pa.int64()),
     })
-    tables.raw.register("_asked", asked)
-    tables.raw.execute(f"CREATE OR REPLACE TABLE {_POINTS} AS FROM _asked")
-    tables.raw.unregister("_asked")
-    values: pd.DataFrame = tables.raw.sql(_sql(tables, group, catalog)).to_arrow_table().to_pandas()
-    tables.raw.execute(f"DROP TABLE {_POINTS}")
-    values = values.set_index("rid").sort_index()
+    shape = Shape.of(asked["id"], cutoffs)
+    found = engine.run(asked, lambda table: expression(engine.tables, table, group, catalog, shape),
+                       _key(engine.tables, group, catalog, shape))
+    place = np.empty(len(points), dtype="int64")
+    place[found["rid"].to_numpy()] = np.arange(len(points))
+    values: pd.DataFrame = found.drop_columns(["rid"]).to_pandas(self_destruct=True).take(place)
     values.index = points.index
     return values
 
 
-def _sql(tables: Tables, group: FeatureGroup, catalog: Catalog) -> str:
-    """The group's query as text, kept: it depends on which tables there are and on settings, never on what they hold.
-
-    Ibis takes longer to write a query of sixty columns than DuckDB takes to answer it on a small workspace.
-    """
-    given = tuple(_given(tables, name) for name in group.streams)
+def _key(tables: Tables, group: FeatureGroup, catalog: Catalog, shape: Shape) -> tuple[Any, ...]:
+    """What the group's query depends on: which tables there are and settings, never what the tables hold."""
+    given = tuple(_given(tables, name, catalog) for name in group.streams)
     if "moods" in group.streams and given[group.streams.index("moods")]:
         tables.moods()  # scored on first use
     mapping = tables.settings.tables.get("usage_events", TableMap())
-    key = (group.name, catalog, given, tables.has("assets"), mapping.grain, tables.settings.currency,
-           tuple(sorted(tables.settings.rates.items())))
-    if key not in _WRITTEN:
-        if len(_WRITTEN) >= _MOST_WRITTEN:
-            _WRITTEN.clear()
-        _WRITTEN[key] = str(ibis.to_sql(expression(tables, tables.con.table(_POINTS), group, catalog),
-                                        dialect="duckdb"))
-    return _WRITTEN[key]
+    words = catalog if group.version else replace(catalog, own="")  # our own groups know nothing of a workspace's
+    return (group.name, words, given, tables.has("assets"), mapping.grain, tables.settings.currency,
+            tuple(sorted(tables.settings.rates.items())), shape)
 
 
-def _given(tables: Tables, stream: str) -> bool:
-    if stream == "moods":
+def _given(tables: Tables, name: str, catalog: Catalog) -> bool:
+    if name == "moods":
         return any(tables.has(name) for name in ("support_tickets", "ticket_messages", "surveys")) and hasattr(tables,
                                                                                                                "moods")
-    return tables.has(STREAMS[stream].needs)
+    return tables.has(stream(name, catalog).needs)
 
 
 def _type(item: Feature) -> str:
     return "string" if item.kind == "category" else "float64"
-
-
-def _plain(wanted: Iterable[Feature]) -> bool:
-    return any(item.op != "usual" for item in wanted)
-
-
-def _gather(points: ir.Table, rows: ir.Table, wanted: list[Feature], by: tuple[str, ...], *, heavy: bool) -> ir.Table:
-    """Joins points with the rows that they may see and aggregates each feature over its own window."""
-    wanted = [item for item in wanted if item.op != "usual"]
-    bounded = [item for item in wanted if item.window_days is not None]
-    if not heavy:
-        return _aggregate(_visible(points, rows), wanted, by)
-    reach = max(item.before + item.window_days for item in bounded if item.window_days is not None)
-    near = _aggregate(_visible_near(points, rows, reach), wanted, by)
-    # What lies further back than every window matters only to points that see nothing nearer; they are few.
-    lost = points.anti_join(near, by)
-    beyond = [item for item in wanted if item.window_days is None]
-    if not beyond:
-        return near
-    far = _aggregate(_visible(lost, rows), beyond, by)
-    nothing = {item.name: ibis.literal(0 if item.op in ZERO_WHEN_NOTHING else None, near[item.name].type())
-               for item in bounded}
-    return near.union(far.mutate(**nothing).select(near.columns))
-
-
-def _visible(points: ir.Table, rows: ir.Table) -> ir.Table:
-    """Each point with the rows that lie before its cutoff and were known by then; of records the latest version."""
-    rows = rows.rename(key_id="id")
-    seen = points.join(rows, [points.id == rows.key_id, rows.known <= points.cutoff])
-    if "key" in rows.columns:
-        versions = ibis.window(group_by=(seen.rid, seen.id, seen.key))
-        seen = seen.mutate(newest=seen.known.max().over(versions))
-        seen = seen.filter(seen.known == seen.newest)
-    return seen if "until" in rows.columns else seen.filter(seen["at"] < seen.cutoff)
-
-
-def _visible_near(points: ir.Table, rows: ir.Table, reach: int) -> ir.Table:
-    """The same within `reach` days: points are laid on a grid of periods, so that the join has an equality on time."""
-    first, final = (points.cutoff - reach * DAY) // PERIOD, (points.cutoff - 1) // PERIOD
-    grid = points.mutate(period=ibis.range(first, final + 1).unnest())
-    rows = rows.rename(key_id="id").mutate(period_of=rows["at"] // PERIOD)
-    return grid.join(rows, [grid.id == rows.key_id, grid.period == rows.period_of, rows["at"] < grid.cutoff,
-                            rows["at"] >= grid.cutoff - reach * DAY, rows.known <= grid.cutoff])
-
-
-def _aggregate(seen: ir.Table, wanted: list[Feature], by: tuple[str, ...]) -> ir.Table:
-    """One row per point that sees anything, with the wanted features."""
-    plain = [item for item in wanted if item.op != "distinct"]
-    columns = {item.name: OPERATIONS[item.op](seen, item, within(seen, item)) for item in plain}
-    result = seen.group_by(*by).aggregate(**columns)
-    for of in dict.fromkeys(item.of for item in wanted if item.op == "distinct"):
-        counted = distinct(seen, of, [item for item in wanted if item.op == "distinct" and item.of == of], by)
-        result = result.left_join(counted, by).drop(*(f"{key}_right" for key in by))
-    return result.select(*by, *(item.name for item in wanted))
-
-
-def _usual(points: ir.Table, rows: ir.Table, item: Feature, by: tuple[str, ...]) -> ir.Table:
-    """The median of a sum over the blocks before the last one, from the first block with anything in it."""
-    span = (item.window_days or 28) * DAY
-    seen = _visible_near(points, rows, (USUAL_BLOCKS + 1) * (item.window_days or 28))
-    block = (seen.cutoff - 1 - seen["at"]) // span
-    sums = seen.group_by(*by, block=block).aggregate(value=seen[item.of].sum())
-    oldest = sums.group_by(*by).aggregate(oldest=sums.block.max())
-    blocks = oldest.mutate(block=ibis.range(1, oldest.oldest + 1).unnest())
-    filled = blocks.left_join(sums, [*by, "block"])
-    return filled.group_by(*by).aggregate(**{item.name: ibis.coalesce(filled.value, 0.0).median()})
 
 
 def _parts(tables: Tables, points: ir.Table, stream: Stream, catalog: Catalog) -> ir.Table:

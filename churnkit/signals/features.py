@@ -29,6 +29,7 @@ from churnkit.signals.groups import (
     spread,
     total,
 )
+from churnkit.signals.own import parsed, refuse_clashes
 
 __all__ = ["Catalog", "Feature", "FeatureGroup", "discover", "feature", "groups", "phrase"]
 
@@ -38,11 +39,16 @@ WINDOWS = (7, 28, 84)
 @lru_cache(maxsize=16)
 def groups(catalog: Catalog) -> MappingProxyType[str, FeatureGroup]:
     """Every feature group of a workspace, by name: usage, support, survey, billing, contract, relationship,
-    account_assets and asset.
+    account_assets and asset, and then the workspace's own.
+
+    Raises:
+        SettingsError: If an own group or feature has the name of one of ours.
     """
     made = (_usage(catalog), SUPPORT, SURVEY, BILLING, _contract(catalog), RELATIONSHIP, _account_assets(catalog),
             _asset(catalog))
-    return MappingProxyType({group.name: group for group in made})
+    ours, own = {group.name: group for group in made}, parsed(catalog.own)
+    refuse_clashes(ours, own)
+    return MappingProxyType({**ours, **own.groups})
 
 
 def feature(name: str, catalog: Catalog) -> Feature:
@@ -116,6 +122,14 @@ def _usage(catalog: Catalog) -> FeatureGroup:
     ))
 
 
+_CUES = {
+    "repeat": "said that a matter had come up before", "shouting": "raised their voice",
+    "unsolved": "said that a matter was still unsolved", "person": "asked for a person",
+    "cancel": "spoke of leaving", "competitor": "named other suppliers",
+    "escalation": "spoke of refunds, lawyers or complaints higher up",
+}
+"""What customers did in messages with a cue."""
+
 SUPPORT = FeatureGroup("support", "account", says="what people asked for help with, and how it went", aggregations=(
     count("tickets_opened", "tickets", WINDOWS, compared=(28,), mutable=True, noun="ticket|tickets",
           says="{value} opened in the last {window} days"),
@@ -180,6 +194,16 @@ SUPPORT = FeatureGroup("support", "account", says="what people asked for help wi
     slope("mood_trend", "moods", "mood", (84,), mutable=True, unit="score",
           says="over the last {window} days the mood of messages moves by {value} a day",
           missing="too few messages in the last {window} days for a trend of their mood"),
+    *(count(f"cue_{cue}", "moods", (28, 84), where=((cue, "yes"),), mutable=True, noun="message|messages",
+            says=f"customers {says} in {{value}} in the last {{window}} days",
+            nothing=f"customers never {says} in the last {{window}} days") for cue, says in _CUES.items()),
+    count("messages", "moods", (28, 84), mutable=True, noun="message|messages",
+          says="customers wrote {value} in the last {window} days",
+          nothing="customers wrote nothing in the last {window} days"),
+    count("_cued", "moods", (28, 84), where=(("any_cue", "yes"),)),
+    *(ratio(f"cue_share_{window}d", f"_cued_{window}d", f"messages_{window}d", mutable=True, window_days=window,
+            says="{value} of what customers wrote in the last {window} days sounds frustrated",
+            missing="nothing written by customers in the last {window} days") for window in (28, 84)),
 ))
 
 SURVEY = FeatureGroup("survey", "account", says="what people answered when asked", aggregations=(
@@ -230,6 +254,8 @@ def _contract(catalog: Catalog) -> FeatureGroup:
     return FeatureGroup("contract", "account", says="what was agreed", aggregations=(
         Feature("tenure_days", "oldest", stream="accounts", unit="days", says="customer for {value}",
                 missing="start not known"),
+        Feature("segment", "last", stream="accounts", of="segment", kind="category", unit="word",
+                says="in the segment '{value}'", missing="segment not known"),
         open_at("days_to_renewal", "subscriptions", "renewal", of="renews", where=(("main", "yes"),), unit="days",
                 says="renews in {value}", nothing="renews today", missing="no renewal date known"),
         open_at("plan", "subscriptions", "last", of="plan", kind="category", unit="word", mutable=True,
@@ -270,6 +296,10 @@ RELATIONSHIP = FeatureGroup("relationship", "account", says="who speaks with who
          says="a champion left in the last {window} days", nothing="no champion left in the last {window} days"),
     open_at("champions", "contacts", where=(("role", "champion"),), mutable=True, noun="champion|champions",
             says="{value} among the contacts"),
+    count("owner_changes", "handovers", (84,), noun="time|times",
+          says="the account went to another account manager {value} in the last {window} days",
+          nothing="with the same account manager for the last {window} days",
+          missing="not known whether the account manager changed"),
     distinct("tasks_completed", "outcomes", "task", (84,), where=(("status", "completed"),), mutable=True,
              noun="task|tasks", says="{value} of ours completed in the last {window} days"),
     distinct("tasks_dismissed", "outcomes", "task", (84,), where=(("status", "dismissed"),), mutable=True,

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Literal
 
+from churnkit.cutoffs import duration
+
 Unit = Literal["count", "number", "days", "hours", "minutes", "money", "share", "change", "score", "flag", "word"]
-Where = tuple[tuple[str, str], ...]
+Value = str | float | bool | tuple[str | float, ...]
+Where = tuple[tuple[str, Value], ...]
+Window = int | str
+"""Days, or text such as '6h', '28d' or '4w'."""
 
 ZERO_WHEN_NOTHING = frozenset({"count", "total", "distinct", "flag", "notice"})
 """Operations whose answer is 0, and not missing, when a given table holds nothing in the window."""
@@ -34,8 +40,8 @@ class Feature:
     of: str = ""
     at: str = "at"
     where: Where = ()
-    window_days: int | None = None
-    before: int = 0
+    window_days: float | None = None
+    before: float = 0
     state: bool = False
     parts: tuple[str, ...] = ()
     group: str = ""
@@ -54,7 +60,8 @@ class FeatureGroup:
     """The features of one entity that are computed, stored and served together.
 
     `through` names the stream of an entity's parts (an account's assets): its features are then computed per part and
-    the worst part's value is kept.
+    the worst part's value is kept. `targets` names the models that see a workspace's own group, `version` is a
+    fingerprint of what it computes: see own.py.
     """
 
     name: str
@@ -62,6 +69,8 @@ class FeatureGroup:
     aggregations: Sequence[Feature | Sequence[Feature]]
     says: str = ""
     through: str = ""
+    targets: tuple[str, ...] = ()
+    version: str = ""
     all_features: tuple[Feature, ...] = field(init=False, repr=False, compare=False, default=())
     by_name: Mapping[str, Feature] = field(init=False, repr=False, compare=False, default_factory=dict)
 
@@ -92,19 +101,31 @@ class FeatureGroup:
         return tuple(dict.fromkeys(feature.stream for feature in self.all_features if feature.stream))
 
 
-def windowed(op: str, name: str, stream: str, windows: Iterable[int], *, compared: Iterable[int] = (),
+def span(window: Window) -> tuple[str, float]:
+    """A window as it stands in a column's name, and in days.
+
+    >>> span(28), span("4w"), span("6h")
+    (('28d', 28), ('28d', 28), ('6h', 0.25))
+    """
+    length, day = duration(window), timedelta(days=1)
+    return (f"{length // day}d", length // day) if not length % day else (f"{length // timedelta(hours=1)}h",
+                                                                          length / day)
+
+
+def windowed(op: str, name: str, stream: str, windows: Iterable[Window], *, compared: Iterable[Window] = (),
              **words: object) -> tuple[Feature, ...]:
     """One feature per window, `{name}_{window}d`, and for each of `compared` the same span just before it.
 
-    >>> [feature.name for feature in windowed("count", "logins", "usage", (7, 28), compared=(28,))]
-    ['logins_7d', 'logins_28d', 'logins_28d_before']
+    >>> [feature.name for feature in windowed("count", "logins", "usage", (7, "6h"), compared=(7,))]
+    ['logins_7d', 'logins_7d_before', 'logins_6h']
     """
     made = []
-    with_past = set(compared)
+    with_past = {span(window) for window in compared}
     for window in windows:
-        here = Feature(f"{name}_{window}d", op, stream=stream, window_days=window, **words)  # type: ignore[arg-type]
-        if window in with_past:
-            past = replace(here, name=f"{here.name}_before", before=window, compare=None, against="",
+        label, days = span(window)
+        here = Feature(f"{name}_{label}", op, stream=stream, window_days=days, **words)  # type: ignore[arg-type]
+        if (label, days) in with_past:
+            past = replace(here, name=f"{here.name}_before", before=days, compare=None, against="",
                            says=_earlier(here.says), nothing=_earlier(here.nothing), missing=_earlier(here.missing))
             here = replace(here, compare=past.name, against=here.against or "{compared} in the {window} days before")
             made += [here, past]
@@ -113,52 +134,52 @@ def windowed(op: str, name: str, stream: str, windows: Iterable[int], *, compare
     return tuple(made)
 
 
-def count(name: str, stream: str, windows: Iterable[int], **words: object) -> tuple[Feature, ...]:
+def count(name: str, stream: str, windows: Iterable[Window], **words: object) -> tuple[Feature, ...]:
     """Rows in each window."""
     return windowed("count", name, stream, windows, **{"unit": "count", **words})  # type: ignore[arg-type]
 
 
-def total(name: str, stream: str, of: str, windows: Iterable[int], **words: object) -> tuple[Feature, ...]:
+def total(name: str, stream: str, of: str, windows: Iterable[Window], **words: object) -> tuple[Feature, ...]:
     """The sum of a column in each window."""
     return windowed("total", name, stream, windows, of=of, **{"unit": "count", **words})  # type: ignore[arg-type]
 
 
-def distinct(name: str, stream: str, of: str, windows: Iterable[int], **words: object) -> tuple[Feature, ...]:
+def distinct(name: str, stream: str, of: str, windows: Iterable[Window], **words: object) -> tuple[Feature, ...]:
     """How many different values a column takes in each window."""
     return windowed("distinct", name, stream, windows, of=of, **{"unit": "count", **words})  # type: ignore[arg-type]
 
 
-def mean(name: str, stream: str, of: str, windows: Iterable[int], **words: object) -> tuple[Feature, ...]:
+def mean(name: str, stream: str, of: str, windows: Iterable[Window], **words: object) -> tuple[Feature, ...]:
     """The mean of a column in each window; missing where there is no value."""
     return windowed("mean", name, stream, windows, of=of, **words)  # type: ignore[arg-type]
 
 
-def median(name: str, stream: str, of: str, windows: Iterable[int], **words: object) -> tuple[Feature, ...]:
+def median(name: str, stream: str, of: str, windows: Iterable[Window], **words: object) -> tuple[Feature, ...]:
     """The median of a column in each window."""
     return windowed("median", name, stream, windows, of=of, **words)  # type: ignore[arg-type]
 
 
-def spread(name: str, stream: str, of: str, windows: Iterable[int], **words: object) -> tuple[Feature, ...]:
+def spread(name: str, stream: str, of: str, windows: Iterable[Window], **words: object) -> tuple[Feature, ...]:
     """The standard deviation (of the values themselves, not of a sample) in each window."""
     return windowed("spread", name, stream, windows, of=of, **words)  # type: ignore[arg-type]
 
 
-def lowest(name: str, stream: str, of: str, windows: Iterable[int], **words: object) -> tuple[Feature, ...]:
+def lowest(name: str, stream: str, of: str, windows: Iterable[Window], **words: object) -> tuple[Feature, ...]:
     """The least value of a column in each window."""
     return windowed("lowest", name, stream, windows, of=of, **words)  # type: ignore[arg-type]
 
 
-def highest(name: str, stream: str, of: str, windows: Iterable[int], **words: object) -> tuple[Feature, ...]:
+def highest(name: str, stream: str, of: str, windows: Iterable[Window], **words: object) -> tuple[Feature, ...]:
     """The greatest value of a column in each window."""
     return windowed("highest", name, stream, windows, of=of, **words)  # type: ignore[arg-type]
 
 
-def slope(name: str, stream: str, of: str, windows: Iterable[int], **words: object) -> tuple[Feature, ...]:
+def slope(name: str, stream: str, of: str, windows: Iterable[Window], **words: object) -> tuple[Feature, ...]:
     """The least-squares change per day of a column in each window; missing below two different times."""
     return windowed("slope", name, stream, windows, of=of, **words)  # type: ignore[arg-type]
 
 
-def flag(name: str, stream: str, windows: Iterable[int], **words: object) -> tuple[Feature, ...]:
+def flag(name: str, stream: str, windows: Iterable[Window], **words: object) -> tuple[Feature, ...]:
     """1 where any row lies in the window, else 0."""
     return windowed("flag", name, stream, windows, **{"unit": "flag", **words})  # type: ignore[arg-type]
 
@@ -181,6 +202,20 @@ def open_at(name: str, stream: str, op: str = "count", **words: object) -> Featu
 def ratio(name: str, of: str, by: str, **words: object) -> Feature:
     """One feature over another; missing where the second is 0."""
     return Feature(name, "ratio", parts=(of, by), **{"unit": "share", **words})  # type: ignore[arg-type]
+
+
+def share(name: str, stream: str, where: Where, windows: Iterable[Window], *, among: Where = (), at: str = "at",
+          **words: object) -> tuple[Feature, ...]:
+    """The share of rows that satisfy `where` among all rows (of `among`) in each window; missing where there are none.
+
+    >>> [feature.name for feature in share("passed", "exams", (("passed", True),), (28,)) if feature.name[0] != "_"]
+    ['passed_28d']
+    """
+    kept = windowed("count", f"_{name}_part", stream, windows, where=(*among, *where), at=at)
+    every = windowed("count", f"_{name}_all", stream, windows, where=among, at=at)
+    made = [replace(ratio(f"{name}{part.name.removeprefix(f'_{name}_part')}", part.name, whole.name, **words),
+                    window_days=part.window_days) for part, whole in zip(kept, every, strict=True)]
+    return (*kept, *every, *made)
 
 
 def change(name: str, of: str, by: str, **words: object) -> Feature:

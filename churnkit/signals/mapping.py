@@ -156,7 +156,7 @@ class _Part:
                     f"{table.name}. Write for instance '{table.time or name} + hours h'."
                 )
         self.given = {name: sql for name in table.names if (sql := self._source_of(name)) is not None}
-        missing = [name for name in table.required if name not in self.given]
+        missing = [one.name for one in table.columns if (one.required or one.named) and one.name not in self.given]
         if missing:
             raise self._missing(missing)
 

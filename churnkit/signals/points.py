@@ -88,8 +88,8 @@ def _accounts(tables: Tables, moments: ir.Table) -> ir.Table:
     there = there.filter(there["at"] < there.cutoff).select("id", "cutoff").distinct()
     if tables.has("subscriptions"):
         spans = STREAMS["subscriptions"].build(tables, Catalog())
-        held = spans.join(moments, [spans["at"] < moments.cutoff, spans.known <= moments.cutoff])
-        active = held.filter(held["until"].isnull() | (held["until"] >= held.cutoff))
+        held = _latest(spans, moments)
+        active = held.filter((held["at"] < held.cutoff) & (held["until"].isnull() | (held["until"] >= held.cutoff)))
     else:
         span = tables.settings.targets.get("churn", TargetSettings()).inactivity // dt.timedelta(microseconds=1)
         table = tables.expr("usage_events")
@@ -111,6 +111,6 @@ def _assets(tables: Tables, moments: ir.Table) -> ir.Table:
 def _latest(records: ir.Table, moments: ir.Table) -> ir.Table:
     """Of each record the version that was known last at each cutoff."""
     seen = records.join(moments, records.known <= moments.cutoff)
-    newest = seen.known.max().over(ibis.window(group_by=(seen.key, seen.cutoff)))
+    newest = seen.known.max().over(ibis.window(group_by=(seen.id, seen.key, seen.cutoff)))
     seen = seen.mutate(newest=newest)
     return seen.filter(seen.known == seen.newest)

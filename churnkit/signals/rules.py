@@ -50,7 +50,7 @@ class Surroundings:
 
 def happened(column: Column) -> bool:
     """Whether the column is a time of something that has taken place, and not of something agreed."""
-    return column.kind == "time" and column.name not in PLANNED
+    return column.kind == "time" and column.name not in PLANNED and not column.planned
 
 
 def rules(table: Table, around: Surroundings) -> list[Rule]:

@@ -195,8 +195,20 @@ def _sqlite(con: duckdb.DuckDBPyConnection, name: str, mapping: TableMap, file: 
 
 
 def _database(con: duckdb.DuckDBPyConnection, name: str, mapping: TableMap, url: str) -> Source:
-    plain = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgres://", url)
-    return _through_ibis(con, name, mapping, lambda: ibis.connect(plain), as_text=False)
+    return _through_ibis(con, name, mapping, lambda: ibis.postgres.from_connection(connected(url)), as_text=False)
+
+
+def connected(url: str) -> Any:
+    """A connection of psycopg; libpq reads the URL, with whatever options and escapes it allows."""
+    import psycopg
+
+    return psycopg.connect(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url), autocommit=True,
+                           connect_timeout=_PATIENCE)
+
+
+_PATIENCE = 15
+"""Seconds until a server that says nothing counts as not there."""
+_PLAIN = ("is_string", "is_boolean", "is_integer", "is_floating", "is_timestamp", "is_date")
 
 
 def _through_ibis(
@@ -211,13 +223,15 @@ def _through_ibis(
             "${...} variables, and that the driver is installed (churnkit-outreach[postgres])."
         ) from None
     try:
-        known = list(backend.list_tables())
-        table = mapping.table or (known[0] if len(known) == 1 else "")
+        schema, _, plain = mapping.table.rpartition(".")
+        known = list(backend.list_tables(database=schema or None))
+        table = plain or (known[0] if len(known) == 1 else "")
         if table not in known:
             raise wrong_table(name, mapping.table, known, mapping.source)  # noqa: TRY301 - told apart just below
-        expr = backend.table(table)
-        if as_text:  # SQLite's columns hold anything: read them as they are written
-            expr = expr.select(**{column: expr[column].cast("string") for column in expr.columns})
+        expr = backend.table(table, database=schema or None)
+        # SQLite's columns hold anything, PostgreSQL's decimals, ids and documents: they are read as they are written.
+        expr = expr.select(**{column: expr[column].cast("string") if as_text or not any(
+            getattr(kind, name)() for name in _PLAIN) else expr[column] for column, kind in expr.schema().items()})
         relation = new_relation()
         _copy(con, relation, expr.to_pyarrow_batches())
         return Source(

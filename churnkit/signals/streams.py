@@ -13,12 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import eq, ge, gt, le, lt, ne
 from types import MappingProxyType
+from typing import Any
 
 import ibis
+from ibis.expr import datatypes as dt
 from ibis.expr import types as ir
 
+from churnkit.schemas import ENTITIES
 from churnkit.signals.catalog import Catalog
+from churnkit.signals.cues import CUES
+from churnkit.signals.own import parsed
+from churnkit.signals.own_checks import COLUMN, Condition
+from churnkit.signals.readable import DAY_OF, Readable
 from churnkit.signals.tables import Tables
 
 DAY = 86_400_000_000
@@ -26,6 +34,8 @@ DAY = 86_400_000_000
 HOUR = DAY // 24
 ALWAYS = -(2**60)
 """A known time before every cutoff, for rows that carry no time at all."""
+NEVER = 2**60
+"""A time after every cutoff."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +50,15 @@ class Stream:
     heavy: bool = False
 
 
+@ibis.udf.scalar.builtin(signature=((dt.Timestamp("UTC"),), dt.int64))  # type: ignore[untyped-decorator]
+def epoch_us(_: object) -> int:
+    """DuckDB's own: ten times as quick as a difference of times with a zone, which asks a calendar."""
+    raise NotImplementedError  # Ibis takes the name alone
+
+
 def micros(value: ir.Value) -> ir.IntegerValue:
-    """A UTC time as whole microseconds since 1970, exactly."""
-    return value.delta(ibis.literal(0).as_timestamp("s"), unit="microsecond")
+    """A UTC time as whole microseconds since 1970, exactly; engines other than DuckDB hold times so from the start."""
+    return value if value.type().is_integer() else epoch_us(value)
 
 
 def money(tables: Tables, table: ir.Table, column: str) -> ir.FloatingValue:
@@ -55,6 +71,21 @@ def money(tables: Tables, table: ir.Table, column: str) -> ir.FloatingValue:
 
 def _known(table: ir.Table) -> ir.IntegerValue:
     return ibis.coalesce(micros(table.known_at), ALWAYS)
+
+
+def _following(rows: ir.Table) -> ir.Table:
+    """The versions of each record, with the entity of the one before (`was`) and when the next is known (`next`)."""
+    versions = ibis.window(group_by="key", order_by="known")
+    return rows.mutate(was=rows.id.lag().over(versions), next=rows.known.lead().over(versions))
+
+
+def _moved(rows: ir.Table) -> ir.Table:
+    """Records that went over to another entity: the one that they left is told so by a last version, which is over."""
+    following = _following(rows)
+    following = following.filter(following.was != following.id)
+    over = {"id": following.was, "key": following.key, "known": following.known, "at": ibis.literal(NEVER),
+            "until": ibis.literal(ALWAYS)}
+    return following.select(**{name: over.get(name, ibis.null(kind)) for name, kind in rows.schema().items()})
 
 
 def _usage(tables: Tables, _: Catalog) -> ir.Table:
@@ -72,6 +103,11 @@ def _firsts(tables: Tables, catalog: Catalog) -> ir.Table:
     """The first known use of each event: of all rows only those that lower the first time seen so far."""
     rows = _usage(tables, catalog)
     rows = rows.mutate(seen=ibis.greatest(rows.at + 1, rows.known))
+    # Nothing that happened after the use that was known first can lower the first time; what is left is little.
+    soonest = rows.group_by(known_id=rows.id, known_event=rows.event).aggregate(
+        earliest=rows["at"].argmin(rows.seen), soon=rows.seen.min())
+    here = rows.join(soonest, [rows.id == soonest.known_id, rows.event == soonest.known_event])
+    rows = here.filter((here["at"] < here.earliest) | (here.seen == here.soon))
     so_far = ibis.window(group_by=("id", "event"), order_by=("seen", "at"), preceding=(None, 1))
     rows = rows.mutate(before=rows["at"].min().over(so_far))
     rows = rows.filter(rows.before.isnull() | (rows["at"] < rows.before))
@@ -79,13 +115,14 @@ def _firsts(tables: Tables, catalog: Catalog) -> ir.Table:
 
 
 def _tickets(tables: Tables, _: Catalog) -> ir.Table:
+    """Tickets; one reopened after its end was solved at the first contact until then, and from the reopening on not."""
     table = tables.expr("support_tickets")
     opened, replied, resolved = micros(table.opened_at), micros(table.first_replied_at), micros(table.resolved_at)
     reopened, rated = micros(table.reopened_at), micros(table.rated_at)
     steps = (table.escalated_at, table.reopened_at, table.handed_over_at)
     trouble = ibis.or_(ibis.coalesce(table.reassigned_count, 0) > 0,
                        *((step <= table.resolved_at).fill_null(False) for step in steps))
-    return table.select(
+    rows = table.select(
         id=table.account_id, key=table.ticket_id, known=_known(table), at=opened, replied=replied, resolved=resolved,
         escalated=micros(table.escalated_at), human=micros(table.human_requested_at), reopened=reopened,
         handed=micros(table.handed_over_at), rated=ibis.coalesce(rated, resolved),
@@ -94,12 +131,20 @@ def _tickets(tables: Tables, _: Catalog) -> ir.Table:
         reassigned=table.reassigned_count.cast("float64"), first_contact=ibis.ifelse(trouble, 0.0, 1.0),
         csat=table.csat, effort=table.effort, low_csat=ibis.ifelse(table.csat <= 2, "yes", "no"),
         low_effort=ibis.ifelse(table.effort <= 2, "yes", "no"))
+    back = _following(rows)
+    back = back.filter((back.reopened > back.resolved) & (back.first_contact == 1) & (back.reopened >= back.known)
+                       & (back.next.isnull() | (back.reopened + 1 < back.next)))
+    back = back.mutate(known=back.reopened + 1, first_contact=0.0).select(rows.columns)
+    by_then = ((rows.reopened > rows.resolved) & (rows.reopened < rows.known)).fill_null(False)
+    solved = rows.mutate(first_contact=ibis.ifelse(by_then, 0.0, rows.first_contact))
+    return solved.union(back).union(_moved(rows))
 
 
 def _repeats(tables: Tables, _: Catalog) -> ir.Table:
     """Tickets opened within seven days of an earlier one of the same account, known once both are."""
     table = tables.expr("support_tickets")
-    ours = table.select(id=table.account_id, ticket=table.ticket_id, at=micros(table.opened_at), known=_known(table))
+    ours = table.group_by(id=table.account_id, ticket=table.ticket_id, at=micros(table.opened_at)).aggregate(
+        known=_known(table).min())  # of its versions the one that was known first
     theirs = ours.select(other_id=ours.id, other=ours.ticket, other_at=ours["at"], other_known=ours.known)
     pairs = ours.join(theirs, [ours.id == theirs.other_id, ours.ticket != theirs.other,
                                theirs.other_at <= ours["at"], theirs.other_at >= ours["at"] - 7 * DAY])
@@ -124,9 +169,16 @@ def _changes(table_name: str, key: str, fields: tuple[str, ...]) -> Callable[[Ta
 
 
 def _moods(tables: Tables, _: Catalog) -> ir.Table:
+    """Moods of messages and which cues stand in them; a ticket's text is one message, in however many versions."""
     table = tables.moods()
-    at = micros(table.occurred_at)
-    return table.select(id=table.account_id, at=at, known=_known(table), mood=table.polarity)
+    heard = {name: table[name] > 0 for name in CUES}
+    heard["any_cue"] = ibis.or_(*heard.values())
+    flags = {name: ibis.ifelse(there, "yes", "no") for name, there in heard.items()}
+    rows = table.select("source", "ticket_id", id=table.account_id, at=micros(table.occurred_at), known=_known(table),
+                        mood=table.polarity, **flags)
+    others, tickets = rows.filter(rows.source != "ticket"), rows.filter(rows.source == "ticket")
+    once = tickets.group_by([name for name in rows.columns if name != "known"]).aggregate(known=tickets.known.min())
+    return others.union(once.select(rows.columns)).drop("source", "ticket_id")
 
 
 def _surveys(tables: Tables, _: Catalog) -> ir.Table:
@@ -138,10 +190,20 @@ def _surveys(tables: Tables, _: Catalog) -> ir.Table:
 def _invoices(tables: Tables, _: Catalog) -> ir.Table:
     table = tables.expr("invoices")
     paid = micros(table.paid_at)
-    return table.select(
+    rows = table.select(
         id=table.account_id, key=table.invoice_id, known=_known(table), at=micros(table.issued_at),
         due=micros(table.due_at), until=paid, amount=money(tables, table, "amount"),
         failed=table.failed_attempts.cast("float64"))
+    return rows.union(_moved(rows))
+
+
+def _span(table: ir.Table) -> ir.StringValue:
+    """What tells spans of contract apart: a subscription's id with its start; rows without an id are all different.
+
+    Of the rows with one key only those known last count. Rows without an id that share a key share their known time.
+    """
+    started, known = micros(table.started_at).cast("string"), _known(table).cast("string")
+    return ibis.ifelse(table.subscription_id.isnull(), known, table.subscription_id + "|" + started)
 
 
 def _subscriptions(tables: Tables, catalog: Catalog) -> ir.Table:
@@ -153,10 +215,11 @@ def _subscriptions(tables: Tables, catalog: Catalog) -> ir.Table:
     main = ~ibis.coalesce(table.plan, "").isin(catalog.addons) if catalog.addons else ibis.literal(True)
     months = ibis.coalesce(table.billing_months, 12).cast("float64") * (30.4375 * DAY)
     return table.select(
-        id=table.account_id, known=_known(table), at=started - 1, until=ibis.greatest(ended, told) - 1,
+        id=table.account_id, key=_span(table), known=_known(table), at=started - 1,
+        until=ibis.greatest(ended, told) - 1,
         leaves=ibis.ifelse(period, None, told), main=ibis.ifelse(main, "yes", "no"),
         plan=ibis.ifelse(main, table.plan, None), seats=ibis.ifelse(main, table.seats, None),
-        mrr=money(tables, table, "mrr"), auto_renew=table.auto_renew.cast("float64"),
+        mrr=money(tables, table, "mrr"), auto_renew=table.auto_renew.cast("int32").cast("float64"),
         renews=ibis.coalesce(renews, ibis.ifelse(period, ended, None),
                              ibis.ifelse(table.billing_months > 0, started, None)),
         months=ibis.greatest(months, 1.0 * DAY))
@@ -164,7 +227,16 @@ def _subscriptions(tables: Tables, catalog: Catalog) -> ir.Table:
 
 def _accounts(tables: Tables, _: Catalog) -> ir.Table:
     table = tables.expr("accounts")
-    return table.select(id=table.account_id, key=table.account_id, at=micros(table.created_at) - 1, known=_known(table))
+    return table.select(id=table.account_id, key=table.account_id, at=micros(table.created_at) - 1, known=_known(table),
+                        segment=table.segment)
+
+
+def _handovers(tables: Tables, _: Catalog) -> ir.Table:
+    """When an account is known to have gone from one owner to another; whoever is named first took it from nobody."""
+    table = tables.expr("accounts")
+    rows = table.select(id=table.account_id, known=_known(table), owner=table.owner)
+    rows = rows.mutate(before=rows.owner.lag().over(ibis.window(group_by="id", order_by="known")))
+    return rows.filter(rows.before != rows.owner).select("id", "known", at=rows.known - 1)
 
 
 def _renewals(tables: Tables, _: Catalog) -> ir.Table:
@@ -185,9 +257,10 @@ def _touches(tables: Tables, _: Catalog) -> ir.Table:
 def _contacts(tables: Tables, _: Catalog) -> ir.Table:
     table = tables.expr("contacts")
     known = _known(table)
-    return table.select(id=table.account_id, key=table.contact_id, at=ibis.literal(ALWAYS), known=known,
+    rows = table.select(id=table.account_id, key=table.contact_id, at=ibis.literal(ALWAYS), known=known,
                         role=table.role,
                         left=micros(table.left_at), until=micros(table.left_at))
+    return rows.union(_moved(rows))
 
 
 def _outcomes(tables: Tables, _: Catalog) -> ir.Table:
@@ -228,6 +301,7 @@ STREAMS: Mapping[str, Stream] = MappingProxyType({
     "failed_payments": Stream(_changes("invoices", "invoice_id", ("failed_attempts",)), "record_changes"),
     "subscriptions": Stream(_subscriptions, "subscriptions"),
     "accounts": Stream(_accounts, "accounts"),
+    "handovers": Stream(_handovers, "record_changes"),
     "renewals": Stream(_renewals, "opportunities"),
     "touches": Stream(_touches, "touches"),
     "contacts": Stream(_contacts, "contacts"),
@@ -237,3 +311,64 @@ STREAMS: Mapping[str, Stream] = MappingProxyType({
     "asset_events": Stream(_asset_events, "asset_events"),
 })
 """Every stream, by name."""
+
+
+def stream(name: str, catalog: Catalog) -> Stream:
+    """The stream of that name; those of a workspace's own features are told by its catalog."""
+    if name in STREAMS:
+        return STREAMS[name]
+    own = parsed(catalog.own)
+    table = own.table(name)
+    return Stream(_own(table, own.conditions.get(table.name, {})), table.name, heavy=own.heavy(name))
+
+
+def _own(of: Readable, conditions: Mapping[str, Condition]) -> Callable[[Tables, Catalog], ir.Table]:
+    """A raw table as own features read it: its columns by their names, and each condition as a yes or no."""
+
+    def build(tables: Tables, _: Catalog) -> ir.Table:
+        table = tables.expr(of.name)
+        times = {name: _moment(of, table, name) for name in of.times}
+        at = times[of.time] if of.time else ibis.literal(ALWAYS)
+        columns = {"id": table[ENTITIES[of.entity]], "at": at, "known": _known(table)}
+        columns |= {"key": table[of.record]} if of.record else {}
+        columns |= {"key": _span(table)} if of.name == "subscriptions" else {}
+        columns |= {"until": times[of.until]} if of.until else {}
+        if of.name == "support_tickets":
+            columns["again"] = ibis.ifelse(times["reopened_at"] >= times["resolved_at"], times["reopened_at"], None)
+        columns |= {f"{COLUMN}{name}": value for name, value in times.items()}
+        columns |= {f"{COLUMN}{name}": _value(tables, table, name, kind) for name, kind in of.kinds.items()
+                    if name != DAY_OF or name in table.columns}
+        columns |= {f"{COLUMN}{DAY_OF}": at // DAY} if of.time and DAY_OF not in table.columns else {}
+        rows = table.select(**columns)
+        rows = rows.union(_moved(rows)) if of.record else rows
+        return rows.mutate(**{name: _asked(rows, condition) for name, condition in conditions.items()})
+
+    return build
+
+
+def _moment(of: Readable, table: ir.Table, name: str) -> ir.IntegerValue:
+    """A time of a row; see `_subscriptions` for the microsecond, for late notice and for ratings."""
+    value = micros(table[name])
+    if of.name == "subscriptions" and name == "ended_at":
+        value = ibis.greatest(value, ibis.coalesce(micros(table.end_recorded_at), value))
+    if of.name == "support_tickets" and name == "rated_at":
+        value = ibis.coalesce(value, micros(table.resolved_at))
+    return value - 1 if of.early else value
+
+
+def _value(tables: Tables, table: ir.Table, name: str, kind: str) -> ir.Value:
+    if kind not in ("number", "flag"):
+        return table[name]
+    value = money(tables, table, name) if "currency" in table.columns and name in ("mrr", "amount") else table[name]
+    return (value.cast("int32") if kind == "flag" else value).cast("float64")  # PostgreSQL casts no flag to a float
+
+
+def _asked(rows: ir.Table, condition: Condition) -> ir.StringValue:
+    """Whether a row satisfies a condition; one without a value does not."""
+    name, op, value = condition
+    column = rows[f"{COLUMN}{name}"]
+    return ibis.ifelse(_COMPARES[op](column, value).fill_null(False), "yes", "no")
+
+
+_COMPARES: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType({
+    "=": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge, "in": lambda column, values: column.isin(values)})

@@ -18,11 +18,11 @@ from ibis.expr import types as ir
 
 from churnkit.cutoffs import moment
 from churnkit.errors import DataError
-from churnkit.schemas import RAW_TABLES, raw_table
+from churnkit.schemas import RAW_TABLES, Table, raw_table
 from churnkit.settings import FILE as SETTINGS_FILE
 from churnkit.settings import Settings, TableMap, load
-from churnkit.signals import mapping, sentiment, validate
-from churnkit.signals.relation import Source
+from churnkit.signals import mapping, own, sentiment, validate, versions
+from churnkit.signals.relation import Source, quoted
 from churnkit.signals.rules import happened
 from churnkit.signals.sources import from_arrow, locate, open_source
 from churnkit.signals.validate import Counts, Finding
@@ -33,13 +33,18 @@ _PANDAS = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
 class Tables(Mapping[str, pd.DataFrame]):
     """The raw tables by name: `tables["surveys"]` is a DataFrame, `tables.expr("surveys")` an Ibis table.
 
+    `contract` holds our tables and those that the workspace declares for features of its own.
     Every table of the contract is there, with every column of the contract and `known_at`, the moment from which the
-    row could be known; a table that was not given is empty, and `tables.has(name)` is then False. `findings` says what
-    validation found and `counts` how many rows each table gave and kept. Make one with `read_tables` or `from_frames`.
+    row could be known. A record of a table with a key has a row for each of its versions: what it was at a cutoff is
+    the version known last by then (see `versions.expand`). A table that was not given is empty, and `tables.has(name)`
+    is then False. `findings` says what validation found and `counts` how many rows each table gave and kept. Make one
+    with `read_tables` or `from_frames`.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        mine = own.definitions(settings)
+        self.contract: Mapping[str, Table] = {**RAW_TABLES, **mine.tables}
+        self.settings = settings.model_copy(update={"tables": {**settings.tables, **mine.maps}})
         self.covers_until: dict[str, dt.datetime] = {}
         self.given: frozenset[str] = frozenset()
         self.findings: tuple[Finding, ...] = ()
@@ -54,18 +59,18 @@ class Tables(Mapping[str, pd.DataFrame]):
         return frame(self.expr(name))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(RAW_TABLES)
+        return iter(self.contract)
 
     def __len__(self) -> int:
-        return len(RAW_TABLES)
+        return len(self.contract)
 
     def has(self, name: str) -> bool:
         """Whether the table was given."""
-        return raw_table(name).name in self.given
+        return raw_table(name, self.contract).name in self.given
 
     def expr(self, name: str) -> ir.Table:
         """The table as an Ibis expression on this object's DuckDB connection, `self.con`."""
-        return self.con.table(raw_table(name).name)
+        return self.con.table(raw_table(name, self.contract).name)
 
     def moods(self) -> ir.Table:
         """What customers wrote, as polarity in [-1, 1]: account_id, ticket_id, occurred_at, known_at, polarity, source.
@@ -92,8 +97,9 @@ class Tables(Mapping[str, pd.DataFrame]):
         tables = cls(settings or Settings())
         opened: dict[str, list[tuple[Source, TableMap]]] = {}
         for name, data in frames.items():
-            how = tables.settings.tables.get(raw_table(name).name, TableMap())
-            opened[name] = [(from_arrow(tables.raw, _arrow(data, name), name), how.model_copy(update={"parts": ()}))]
+            how = tables.settings.tables.get(raw_table(name, tables.contract).name, TableMap())
+            source = from_arrow(tables.raw, _arrow(data, name, tables.contract[name].required), name)
+            opened[name] = [(source, how.model_copy(update={"parts": ()}))]
         return tables._filled(opened, at)
 
     @property
@@ -106,18 +112,19 @@ class Tables(Mapping[str, pd.DataFrame]):
         """Stages, validates and keeps the opened sources."""
         staged: dict[str, mapping.Staged] = {}
         for name in _joined_first(opened):
-            staged[name] = mapping.stage(self.raw, RAW_TABLES[name], opened[name], self.settings, staged)
+            staged[name] = mapping.stage(self.raw, self.contract[name], opened[name], self.settings, staged)
         self.given = frozenset(staged)
         run = moment(at) if at is not None else None
         self.covers_until = _covers_until(self.raw, staged, self.settings, run)
         latest = max((time for time in (run, now) if time is not None), default=None)
         checked = validate.validate(self.con, staged, self.settings, self.covers_until, latest)
         self.findings, self.counts = checked.findings, checked.counts
-        for name, table in RAW_TABLES.items():
+        for name, table in self.contract.items():
             if name not in staged:
-                self.raw.execute(f"CREATE TABLE {name} ({mapping.columns_sql(table)})")
+                self.raw.execute(f"CREATE TABLE {quoted(name)} ({mapping.columns_sql(table)})")
         for view in (*(raw for one in staged.values() for raw in one.raws),):
             self.raw.execute(f"DROP VIEW IF EXISTS {view}")
+        versions.expand(self.raw, self.settings, self.given)
         return self
 
 
@@ -136,7 +143,8 @@ def read_tables(path: str | Path | Settings, at: dt.datetime | str | None = None
     settings = path if isinstance(path, Settings) else _settings(Path(path))
     tables = Tables(settings)
     opened: dict[str, list[tuple[Source, TableMap]]] = {}
-    for name in RAW_TABLES:
+    settings = tables.settings
+    for name in tables.contract:
         how = settings.tables.get(name, TableMap())
         if not how.source and not how.parts:
             found = locate(name, settings)
@@ -200,7 +208,7 @@ def _joined_first(opened: Mapping[str, list[tuple[Source, TableMap]]]) -> list[s
     return order
 
 
-def _arrow(data: pd.DataFrame, name: str) -> pa.Table:
+def _arrow(data: pd.DataFrame, name: str, required: tuple[str, ...]) -> pa.Table:
     """A frame as Arrow; a column of mixed kinds becomes text."""
     if not isinstance(data, pd.DataFrame):
         raise DataError(
@@ -208,7 +216,7 @@ def _arrow(data: pd.DataFrame, name: str) -> pa.Table:
         )
     if not len(data.columns):
         raise DataError(
-            f"{name}: the frame has no columns. Give it those of the contract: {', '.join(raw_table(name).required)}."
+            f"{name}: the frame has no columns. Give it those of the contract: {', '.join(required)}."
         )
     twice = [str(column) for column in data.columns[data.columns.duplicated()]]
     if twice:
@@ -239,7 +247,7 @@ def _covers_until(
     if at is None:
         known = []
         for one in staged.values():
-            seen = ", ".join(["known_at", *(column.name for column in one.table.columns if happened(column))])
+            seen = ", ".join(["known_at", *(quoted(column.name) for column in one.table.columns if happened(column))])
             known += con.execute(f"SELECT max(greatest({seen})) FROM {one.relation} HAVING count(*) > 0").fetchall()
         at = max((row[0].astimezone(dt.UTC) for row in known if row[0] is not None), default=moment("1970-01-01"))
     return {

@@ -22,7 +22,7 @@ from pandera.errors import SchemaErrors
 from churnkit.errors import DataError
 from churnkit.schemas import RAW_TABLES, Table
 from churnkit.settings import Settings, TableMap
-from churnkit.signals import quarantine
+from churnkit.signals import changes, quarantine, versions
 from churnkit.signals.mapping import HELPERS, NUMBER, PART, Staged
 from churnkit.signals.relation import FILE, ROW, quoted
 from churnkit.signals.rules import Rule, Severity, Surroundings, rules
@@ -103,7 +103,8 @@ def validate(
     for name in sorted(staged, key=lambda name: _PARENTS_FIRST.index(name) if name in _PARENTS_FIRST else 9):
         one, limit = staged[name], covers_until[name]
         around = Surroundings(parents, one.given, max(limit, at or limit), unrated)
-        found, aside = _check(con, one.relation, one, rules(one.table, around), split=settings.invalid != "raise")
+        demanded = [*rules(one.table, around), *changes.demands(one.table, settings)]
+        found, aside = _check(con, one.relation, one, demanded, split=settings.invalid != "raise")
         findings[name] = [*_whole(con, one, settings.tables.get(name, TableMap())), *found]
         parents[name] = one.relation
         if aside:
@@ -111,7 +112,7 @@ def validate(
             parents[name] = (
                 f"(FROM {one.relation} WHERE {quoted(NUMBER)} NOT IN (SELECT {quoted(NUMBER)} FROM {aside}))"
             )
-    ordered = [finding for name in RAW_TABLES if name in findings for finding in findings[name]]
+    ordered = [finding for name in {**RAW_TABLES, **staged} if name in findings for finding in findings[name]]
     errors = [finding for finding in ordered if finding.severity == "error"]
     if errors and (settings.invalid == "raise" or any(not finding.first_row for finding in errors)):
         raise DataError(paragraph(errors, settings.invalid))
@@ -314,15 +315,17 @@ def _create(con: Any, one: Staged, bad: str, settings: Settings) -> int:
         cells[one.table.names.index("currency")] = (
             f"CASE WHEN currency IN ({known}) THEN '{settings.currency}' ELSE currency END AS currency"
         )
+        cells.append(f"currency AS {quoted(versions.ORIGINAL)}")  # for changes of prices; gone when they are replayed
     if not bad and all(not cell.endswith(f"AS {quoted(money or '')}") for cell in cells):
         for helper in HELPERS:
             con.raw_sql(f"ALTER TABLE {one.relation} DROP COLUMN {quoted(helper)}")
-        con.raw_sql(f"ALTER TABLE {one.relation} RENAME TO {name}")
+        con.raw_sql(f"ALTER TABLE {one.relation} RENAME TO {quoted(name)}")
     else:
         aside = f"WHERE {quoted(NUMBER)} NOT IN (SELECT {quoted(NUMBER)} FROM {bad})" if bad else ""
         con.raw_sql(
-            f"CREATE TABLE {name} AS SELECT {', '.join(cells)} FROM {one.relation} {aside} ORDER BY {quoted(NUMBER)}"
+            f"CREATE TABLE {quoted(name)} AS SELECT {', '.join(cells)} FROM {one.relation} {aside} "
+            f"ORDER BY {quoted(NUMBER)}"
         )
         con.raw_sql(f"DROP TABLE {one.relation}")
     con.raw_sql(f"DROP TABLE IF EXISTS aside_{one.relation}; DROP VIEW IF EXISTS flagged_{one.relation}")
-    return int(con.raw_sql(f"SELECT count(*) FROM {name}").fetchall()[0][0])
+    return int(con.raw_sql(f"SELECT count(*) FROM {quoted(name)}").fetchall()[0][0])

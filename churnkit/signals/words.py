@@ -26,18 +26,21 @@ def sentence(feature: Feature, value: Any, compared: Any, currency: str) -> str:
         said = feature.nothing
     else:
         said = feature.says.replace("{value}", _amount(feature, value, currency))
-    said = _window(said, feature)
+    said = in_window(said, feature)
     if _missing(value) or not feature.against or _missing(compared):
         return said
     amount = "none" if feature.unit == "count" and float(compared) == 0 else _bare(feature, compared, currency)
-    return f"{said}, {_window(feature.against, feature).replace('{compared}', amount)}"
+    return f"{said}, {in_window(feature.against, feature).replace('{compared}', amount)}"
 
 
-def _window(text: str, feature: Feature) -> str:
-    """Fills in the window; one day is 'the last day'."""
-    if feature.window_days == 1:
-        text = text.replace("{window} days", "day")
-    return text.replace("{window}", str(feature.window_days))
+def in_window(text: str, feature: Feature) -> str:
+    """Fills in the window; one day is 'the last day', and a part of a day is said in hours."""
+    days = feature.window_days
+    if days is None:
+        return text
+    number, unit = (days, "day") if days == int(days) else (days * 24, "hour")
+    text = text.replace("{window} days", unit if number == 1 else f"{number:g} {unit}s")
+    return text.replace("{window}", f"{number:g}")
 
 
 def _missing(value: Any) -> bool:

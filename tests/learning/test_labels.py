@@ -135,6 +135,12 @@ def test_a_label_that_is_not_mature_is_censored():
     ([sub(-50), sub(12, plan="sms", seats=None, mrr=20.0)], (0, None)),
     ([sub(-50, 5), sub(5, 8, seats=20.0)], (0, None)),  # grew, then left
     ([sub(-50, 5), sub(8, seats=30.0, mrr=300.0)], (1, "seats")),  # across a healed gap
+    ([sub(-50, 8), sub(5)], (0, None)),  # a renewal that overlaps the row it follows for three days
+    ([sub(-50, 8), sub(5, seats=15.0, mrr=150.0)], (1, "seats")),  # one that overlaps, with more seats
+    ([sub(-50), sub(6, 9, plan="sms", seats=None, mrr=20.0)], (0, None)),  # an add-on for three days stands too short
+    ([sub(-50, 5), sub(5, 7, seats=20.0), sub(7)], (0, None)),  # more seats for two days
+    ([sub(-50, 11), sub(11, 13, seats=20.0), sub(13)], (0, None)),  # gone again after the window's end
+    ([sub(-50, 11), sub(11, seats=20.0)], (1, "seats")),
 ])
 def test_expansion_is_more_of_something_at_constant_price(rows, expected):
     """Seats, plan and add-on count, a price does not, and the account must stay."""
@@ -212,6 +218,20 @@ def test_treated_accounts_are_marked():
     found = label(SHORT, book, points(["a", "b"], [at(0), at(20)]))
     assert found["treated"].tolist() == [True, False, False, False]
     assert found["propensity"].tolist() == [0.5, 0.5, 0.0, 0.0]
+
+
+def test_a_task_that_still_stands_at_the_cutoff_treats():
+    """One opened before the cutoff counts until it is completed or dismissed; one dismissed inside the window stood."""
+    steps = [("old", -9, "open"), ("done", -9, "open"), ("done", -1, "completed"), ("shut", -9, "snoozed"),
+             ("shut", 3, "dismissed"), ("new", 3, "dismissed")]
+    accounts = ["old", "done", "shut", "new"]
+    outcomes = pd.DataFrame([{"key": key, "account_id": key, "play": "save", "occurred_at": at(day), "status": status}
+                             for key, day, status in steps])
+    book = Tables.from_frames(
+        Settings(covers_until=at(400)), outreach_outcomes=outcomes,
+        accounts=pd.DataFrame({"account_id": accounts, "created_at": [at(-900)] * 4}),
+        subscriptions=subscriptions(*(sub(-50, account=one) for one in accounts)))
+    assert label(SHORT, book, points(accounts, [at(0)]))["treated"].tolist() == [True, False, True, False]
 
 
 def test_points_of_another_entity_are_refused():

@@ -1,16 +1,9 @@
 """The room's fixtures: policies, and an outbox on each database."""
 
-import hashlib
-import os
-import uuid
-
 import pytest
-import sqlalchemy as sa
 
 from churnkit.outreach.outbox import Outbox
 from churnkit.outreach.policy import Policy
-
-POSTGRES = os.environ.get("CHURNKIT_TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
 
 
 @pytest.fixture
@@ -37,17 +30,7 @@ def url(request, tmp_path):
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'outbox.db'}"
         return
-    server = sa.create_engine(POSTGRES, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 3})
-    name = "churnkit_" + hashlib.sha256(uuid.uuid4().bytes).hexdigest()[:16]
-    try:
-        with server.connect() as connection:
-            connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    except (sa.exc.OperationalError, ImportError) as error:
-        pytest.skip(f"no PostgreSQL at CHURNKIT_TEST_POSTGRES: {str(error).splitlines()[0][:120]}")
-    yield sa.make_url(POSTGRES).set(database=name).render_as_string(hide_password=False)
-    with server.connect() as connection:
-        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-    server.dispose()
+    yield request.getfixturevalue("postgres")
 
 
 @pytest.fixture

@@ -122,6 +122,29 @@ def test_a_ticket_is_what_it_was_at_the_cutoff():
     assert expected == {name: row[name] for name in expected}
 
 
+def test_a_ticket_reopened_after_its_end_was_not_solved_at_the_first_contact():
+    """From the reopening on, not before it, and not for a version of the ticket that has superseded it."""
+    tickets = pd.DataFrame({"ticket_id": ["T1", "T2"], "account_id": "A", "opened_at": before(30),
+                            "resolved_at": before(25), "reopened_at": [before(2), None]})
+    found = at(book(support_tickets=tickets), before(2), CUTOFF)
+    assert list(found["first_contact_share_84d"]) == [1, 0.5]
+    again = pd.DataFrame({"ticket_id": ["T1", "T2"] * 2, "account_id": "A", "opened_at": before(30),
+                          "resolved_at": before(25), "reopened_at": [before(2), None, None, None],
+                          "recorded_at": [before(30), before(30), before(1), before(1)]})
+    found = at(book(support_tickets=again), before(1.5), CUTOFF)
+    assert list(found["first_contact_share_84d"]) == [0.5, 1]
+    assert list(found["tickets_opened_84d"]) == [2, 2]
+
+
+def test_a_tickets_text_is_one_message_whatever_the_versions_of_the_ticket():
+    """An angry ticket that was exported three times weighs as much as a glad one that was exported once."""
+    tickets = pd.DataFrame({"ticket_id": ["T1"] * 3 + ["T2"], "account_id": "A", "opened_at": before(9),
+                            "recorded_at": [before(9), before(8), before(7), before(9)],
+                            "body": ["Terrible. I hate this awful, broken product."] * 3 + ["Wonderful, thank you!"]})
+    once = book(support_tickets=tickets.drop_duplicates("ticket_id"))
+    assert one(book(support_tickets=tickets))["mood_mean_28d"] == one(once)["mood_mean_28d"]
+
+
 def test_of_the_versions_of_a_record_the_latest_known_counts():
     """A ticket exported anew with its end is open before that export and closed after it."""
     tickets = pd.DataFrame({

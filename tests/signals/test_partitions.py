@@ -47,6 +47,19 @@ def test_an_upgrade_brings_old_files_up_to_date_and_keeps_a_copy(data):
     assert (kept / "usage" / "2026-01-01.parquet").read_bytes() == before
 
 
+def test_files_from_before_restatements_are_held_and_get_the_mark_when_upgraded(data):
+    """Layout 1 had no column for it: its rows count as they are, and are no restatements afterwards."""
+    file = data / "usage" / "2026-01-01.parquet"
+    old = pq.ParquetFile(file).read().drop_columns([partitions.RESTATED])
+    pq.write_table(old.replace_schema_metadata({partitions._MARK: b"1"}), file)
+    assert len(partitions.held(data / "usage", SCHEMA)) == 1
+    assert partitions.restatements(data, "a", pd.Timestamp("2026-01-01", tz="UTC")) == {}
+    kept = partitions.upgrade(data)
+    assert pq.read_schema(kept / "usage" / "2026-01-01.parquet").names == old.column_names
+    assert partitions.read(file).schema.names == SCHEMA.names
+    assert partitions.read(file).column(partitions.RESTATED).null_count == 1
+
+
 def test_what_is_up_to_date_stays(data):
     """No copy is made where nothing is old."""
     assert partitions.upgrade(data) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,6 +19,7 @@ from churnkit.learning.targets import CHURN, MAINTENANCE
 from churnkit.schemas import POINTS
 from churnkit.settings import from_mapping
 from churnkit.signals import partitions
+from churnkit.signals.catalog import Catalog
 from churnkit.signals.compute import compute_features
 from churnkit.signals.features import groups
 from churnkit.signals.points import points_at
@@ -121,6 +124,65 @@ def test_writing_twice_is_writing_once(book, tmp_path):
     assert [file for file in folder.iterdir() if file.name.startswith(".")] == []
 
 
+def check_half_written(store, book, files):
+    """What a writer left behind is whole, what lacks is known, and a second run completes it."""
+    points, features = book
+    there = sorted((store.path / "data").glob("*/*.parquet"))
+    assert files == len(there)
+    for file in there:
+        partitions.read(file)
+    assert len(points) == len(store.lacking(points))  # no point has all its groups yet
+    store.write(features, keep=True)
+    assert 0 == len(store.lacking(points))
+    expected = of(features, "account")
+    assert expected["events_28d"].tolist() == store.read(of(points, "account"), CHURN)["events_28d"].tolist()
+
+
+@pytest.mark.parametrize("files", [0, 1, 4, 20])
+def test_a_writer_that_fails_between_files_leaves_whole_ones(book, tmp_path, monkeypatch, files):
+    """After so many files; the one that was being written is not there, nor any rest of it."""
+    store = Store(tmp_path / "features")
+    written, replace = [], Path.replace
+
+    def replace_or_fail(self, target):
+        if target.suffix == ".parquet":
+            if len(written) == files:
+                raise OSError("no space left on device")
+            written.append(target)
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace_or_fail)
+        with pytest.raises(OSError, match="no space left"):
+            store.write(book[1])
+    assert [] == list((store.path / "data").glob("*/.*"))
+    check_half_written(store, book, files)
+
+
+@pytest.mark.slow
+def test_a_writer_killed_between_files_leaves_whole_ones(book, tmp_path):
+    """The process dies without a chance to tidy up; its half-written file is never taken for a feature file."""
+    store = Store(tmp_path / "features")
+    Catalog(**book[1].attrs["catalog"]).save(store.path / "catalog.json")
+    book[1].to_parquet(tmp_path / "features.parquet")
+    code = f"""
+import os, pathlib
+import pandas as pd
+from churnkit.signals.store import Store
+written, replace = [], pathlib.Path.replace
+def replace_or_die(self, target):
+    if len(written) == 11:
+        os._exit(9)
+    written.append(target)
+    return replace(self, target)
+pathlib.Path.replace = replace_or_die
+Store({str(store.path)!r}).write(pd.read_parquet({str(tmp_path / "features.parquet")!r}))
+"""
+    assert 9 == subprocess.run([sys.executable, "-c", code], check=False).returncode
+    assert 1 == len(list((store.path / "data").glob("*/.*")))
+    check_half_written(store, book, 11)
+
+
 def test_an_entity_that_came_late_is_lacking_and_is_added_beside_the_others(book, tmp_path):
     """An account that an export forgot gets its features at old cutoffs, and no other row moves."""
     points, features = book
@@ -211,6 +273,16 @@ def test_online_serving_answers_the_newest_features_of_one_account(store, book):
     assert store.online("A", CHURN)["plan"] == "s"
     with pytest.raises(FeatureError, match=r"store\.materialize"):
         store.online("nobody", CHURN)
+
+
+def test_online_serving_stands_beside_a_package_that_keeps_times_otherwise(store, book, tmp_path):
+    """`DataFrame.to_sql` sets how times are kept in SQLite for the whole process; Feast has its own while it works."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as connection:
+        pd.DataFrame({"at": [1]}).to_sql("others", connection)
+        store.materialize("2025-06-27", CHURN)
+        assert store.online("A", CHURN)["cutoff"] == CUTOFFS[2]
+        kept = connection.execute("SELECT ?", [CUTOFFS[2].replace(tzinfo=None)]).fetchone()
+    assert kept == (CUTOFFS[2].replace(tzinfo=None).isoformat(" "),)
 
 
 def test_no_points_give_no_rows(store, book):

@@ -1,0 +1,1 @@
+"""Audits: are the features right in time, and are they worth having?"""
