@@ -76,7 +76,7 @@ def points(case: Case) -> pd.DataFrame:
         cutoffs = np.random.default_rng(5).integers(weeks[0], weeks[-1], case.accounts * CUTOFFS)
     owners = np.repeat(ids, CUTOFFS)
     return pd.DataFrame({
-        "row_id": pd.Series(np.arange(len(owners))).astype(str), "entity": "account", "entity_id": owners,
+        "row_id": pd.Series(np.arange(len(owners))).astype("string[pyarrow]"), "entity": "account", "entity_id": owners,
         "account_id": owners, "cutoff": pd.to_datetime(cutoffs, unit="us", utc=True).as_unit("us")})
 
 
@@ -95,7 +95,7 @@ def churnkit(case: Case) -> tuple[pd.DataFrame, float]:
     have = {"known_at": "occurred_at", "account_id": "account_id", "occurred_at": "occurred_at", "event": "event",
             "user_id": "user_id", "duration_s": "duration_s"}
     tables.raw.execute("DELETE FROM usage_events; INSERT INTO usage_events SELECT "
-                       + ", ".join(have.get(name, "NULL") for name in names) + f" FROM '{case.file}'")
+                       + ", ".join(have.get(name, "NULL") for name in names) + f" FROM '{case.file}'; CHECKPOINT")
     group = FeatureGroup("bench", "account", (
         *count("rows", "usage", WINDOWS), *total("minutes", "usage", "minutes", WINDOWS),
         *highest("longest", "usage", "minutes", WINDOWS), *distinct("active_days", "usage", "day", WINDOWS)))
@@ -221,8 +221,8 @@ CONTENDERS = {"churnkit": churnkit, "sql": sql, "pandas": in_pandas, "featuretoo
 def _alone(name: str, case: Case, file: str, send: Any) -> None:
     sys.stderr.write(f"  {name} {'irregular ' if case.irregular else ''}{case.accounts} accounts\n")
     values, seconds = CONTENDERS[name](case)
-    values.to_parquet(file)
     send.send((seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+    values.to_parquet(file)
 
 
 def run(name: str, case: Case) -> tuple[pd.DataFrame, float, float]:
@@ -269,7 +269,11 @@ def measure(events: int, accounts: int) -> dict[str, Any]:
             result[f"ratio_{peer}"] = taken * accounts / few / seconds
             result["equal"][peer] = equal(ours, values)
         few = max(accounts // 1000, 10)
-        result["equal"]["irregular"] = equal(uneven, run("pandas", Case(file, few, irregular=True))[0])
+        values, taken, _ = run("pandas", Case(file, few, irregular=True))
+        result["seconds"]["pandas irregular"] = taken * accounts / few
+        result["fractions"]["pandas irregular"] = few / accounts
+        result["ratio_pandas_irregular"] = taken * accounts / few / irregular
+        result["equal"]["irregular"] = equal(uneven, values)
     result["versions"] = {name: importlib.metadata.version(name) for name in ("duckdb", "pandas", *peers[1:])}
     return result
 
@@ -303,7 +307,7 @@ def _draw(rows: pd.DataFrame, file: str) -> None:
     right.semilogx(rows["events"], rows["peak_mb"] / 1024, "o-", color="#2a6f97")
     right.axhline(8, color="#888888", linestyle=":")
     right.set(xlabel="events", title="peak memory, GB", ylim=(0, 8.5))
-    figure.savefig(file, metadata={"Software": None})
+    figure.savefig(file)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -29,7 +30,7 @@ from churnkit.signals.streams import Stream, stream
 from churnkit.signals.sweep import Grid, grid_of, sweep
 from churnkit.signals.tables import Tables
 
-CHUNK = 1_000_000
+CHUNK = 2_000_000
 """Points per engine query: bounds memory. A chunk keeps entities whole, so that each meets all its cutoffs at once."""
 FEW = 2
 """Up to so many cutoffs an entity, rows meet points one by one; at more, buckets are swept (see sweep.py)."""
@@ -78,18 +79,17 @@ def compute_features(tables: Tables, points: pd.DataFrame, catalog: Catalog | No
 
 def compute_group(tables: Tables, points: pd.DataFrame, group: FeatureGroup, catalog: Catalog) -> pd.DataFrame:
     """One group's columns for points of its entity, with the points' index."""
-    ordered = points.sort_values("entity_id", kind="stable") if len(points) > CHUNK else points
+    order = np.arange(len(points))
+    if len(points) > CHUNK:
+        order = pd.factorize(points["entity_id"])[0].argsort(kind="stable")
+    columns = {item.name: np.empty(len(points), object if item.kind == "category" else "float64")
+               for item in group.features}
     with opened(tables) as engine:
-        parts = [_query(engine, ordered.iloc[start:start + CHUNK], group, catalog)
-                 for start in range(0, max(len(ordered), 1), CHUNK)]
-    values = pd.concat(parts) if len(parts) > 1 else parts[0]
-    for item in group.features:
-        column = values[item.name]
-        if item.kind == "category":
-            values[item.name] = [value if isinstance(value, str) else None for value in column]
-        else:
-            values[item.name] = _rounded(column.to_numpy(dtype="float64", na_value=np.nan))
-    return values if values.index.equals(points.index) else values.reindex(points.index)
+        for start in range(0, max(len(points), 1), CHUNK):
+            here = order[start:start + CHUNK]
+            for name, values in _query(engine, points.iloc[here], group, catalog):
+                columns[name][here] = values
+    return pd.DataFrame(columns, index=points.index, copy=False)
 
 
 def _rounded(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -182,7 +182,9 @@ def _gathered(tables: Tables, points: ir.Table, source: Stream, wanted: list[Fea
     return found
 
 
-def _query(engine: Engine, points: pd.DataFrame, group: FeatureGroup, catalog: Catalog) -> pd.DataFrame:
+def _query(engine: Engine, points: pd.DataFrame, group: FeatureGroup,
+           catalog: Catalog) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """Each feature's values, in the points' order; one by one, because a whole frame would be held twice."""
     cutoffs = pd.to_datetime(points["cutoff"], utc=True).dt.as_unit("us").to_numpy(dtype="int64")
     asked = pa.table({
         "rid": pa.array(np.arange(len(points)), pa.int64()),
@@ -194,9 +196,12 @@ def _query(engine: Engine, points: pd.DataFrame, group: FeatureGroup, catalog: C
                        _key(engine.tables, group, catalog, shape))
     place = np.empty(len(points), dtype="int64")
     place[found["rid"].to_numpy()] = np.arange(len(points))
-    values: pd.DataFrame = found.drop_columns(["rid"]).to_pandas(self_destruct=True).take(place)
-    values.index = points.index
-    return values
+    for item in group.features:
+        column = found[item.name]
+        if item.kind == "category":
+            yield item.name, column.cast(pa.string()).to_numpy()[place]
+        else:  # some come as decimals: a sum of counts
+            yield item.name, _rounded(column.cast(pa.float64(), safe=False).to_numpy()[place])
 
 
 def _key(tables: Tables, group: FeatureGroup, catalog: Catalog, shape: Shape) -> tuple[Any, ...]:

@@ -51,6 +51,7 @@ class Tables(Mapping[str, pd.DataFrame]):
         self.counts: dict[str, Counts] = {}
         self.con: Any = ibis.duckdb.connect()
         self.con.raw_sql("SET TimeZone = 'UTC'")
+        self.con.raw_sql("ATTACH ':memory:' AS book (COMPRESS); USE book")  # events take a sixth of the room
         with contextlib.suppress(duckdb.InvalidInputException):  # a notebook without ipywidgets has no bar to turn off
             self.con.raw_sql("SET enable_progress_bar = false")
         self._moods = False
@@ -125,6 +126,7 @@ class Tables(Mapping[str, pd.DataFrame]):
         for view in (*(raw for one in staged.values() for raw in one.raws),):
             self.raw.execute(f"DROP VIEW IF EXISTS {view}")
         versions.expand(self.raw, self.settings, self.given)
+        self.raw.execute("CHECKPOINT")  # which is when tables in memory are compressed
         return self
 
 
