@@ -8,19 +8,23 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from sklearn.isotonic import IsotonicRegression
 
 from churnkit.errors import ModelError
 
 Floats = NDArray[np.float64]
-Kind = Literal["none", "platt", "isotonic"]
+Kind = Literal["none", "platt", "isotonic", "beta"]
+KINDS: tuple[Kind, ...] = ("none", "platt", "isotonic", "beta")
 EDGE = 1e-6
 """Probabilities stay this far from 0 and 1, so that no log loss is infinite."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A monotone map: none is the logistic function, platt `sigmoid(x[0] * raw + x[1])`, isotonic knots x -> y."""
+    """A monotone map: none is the logistic function, platt `sigmoid(x[0] * raw + x[1])`, isotonic knots x -> y, beta
+    `sigmoid(x[0] * ln p - x[1] * ln(1 - p) + x[2])` with p = sigmoid(raw) (Kull, Silva Filho and Flach 2017).
+    """
 
     kind: Kind = "none"
     x: tuple[float, ...] = ()
@@ -36,6 +40,8 @@ class Calibration:
             found = sigmoid(self.x[0] * raw + self.x[1])
         elif self.kind == "isotonic":
             found = np.interp(raw, self.x, self.y)
+        elif self.kind == "beta":
+            found = sigmoid(self.x[2] - self.x[0] * np.logaddexp(0, -raw) + self.x[1] * np.logaddexp(0, raw))
         else:
             found = sigmoid(raw)
         return np.clip(found, EDGE, 1 - EDGE)
@@ -50,24 +56,28 @@ class Calibration:
         return cls(data["kind"], tuple(data["x"]), tuple(data["y"]))
 
 
-def fit(kind: Kind, raw: Floats, y: Floats) -> Calibration:
+def fit(kind: Kind, raw: Floats, y: Floats, weights: Floats | None = None) -> Calibration:
     """The map of that kind that fits outcomes best; without both outcomes there is nothing to fit: none.
 
     Args:
-        kind: none, platt or isotonic.
+        kind: none, platt, isotonic or beta.
         raw: Out-of-time raw scores (log-odds), shape (n,).
         y: Outcomes, 0 or 1, shape (n,).
+        weights: How much each row counts, shape (n,).
 
     Raises:
         ModelError: If there is no such kind.
     """
-    if kind not in {"none", "platt", "isotonic"}:
-        raise ModelError(f"There is no calibration '{kind}'. Use none, platt or isotonic.")
+    if kind not in KINDS:
+        raise ModelError(f"There is no calibration '{kind}'. Use none, platt, isotonic or beta.")
     if kind == "none" or not 0 < y.sum() < len(y):
         return Calibration()
+    weights = np.ones(len(y)) if weights is None else weights
     if kind == "platt":
-        return Calibration("platt", _platt(raw, y))
-    steps = IsotonicRegression(out_of_bounds="clip").fit(raw, y)
+        return Calibration("platt", _platt(raw, y, weights))
+    if kind == "beta":
+        return Calibration("beta", _beta(raw, y, weights))
+    steps = IsotonicRegression(out_of_bounds="clip").fit(raw, y, weights)
     smallest = 0.5 / len(y)  # a step of pure zeros says no more than 'fewer than one in so many'
     return Calibration("isotonic", tuple(map(float, steps.X_thresholds_)),
                        tuple(map(float, np.clip(steps.y_thresholds_, smallest, 1 - smallest))))
@@ -96,15 +106,20 @@ def level(raw: Floats, y: Floats) -> float:
     return shift
 
 
-def _platt(raw: Floats, y: Floats) -> tuple[float, float]:
-    """Slope and intercept for Platt's softened targets (Platt 1999); the slope is never negative.
+def _softened(y: Floats, weights: Floats) -> Floats:
+    """Platt's targets: a little off 0 and 1, the more so the fewer the outcomes (Platt 1999)."""
+    n1 = float(weights @ y)
+    n0 = float(weights.sum()) - n1
+    return np.where(y > 0, (n1 + 1) / (n1 + 2), 1 / (n0 + 2))
+
+
+def _platt(raw: Floats, y: Floats, weights: Floats) -> tuple[float, float]:
+    """Slope and intercept for Platt's softened targets; the slope is never negative.
 
     Newton's steps, each halved until the loss falls: it is convex, so they cannot run away on far-out scores.
     """
-    n1 = y.sum()
-    n0 = len(y) - n1
-    soft = np.where(y > 0, (n1 + 1) / (n1 + 2), 1 / (n0 + 2))
-    flat = float(log_odds(np.array([soft.mean()]))[0])
+    soft = _softened(y, weights)
+    flat = float(log_odds(np.array([np.average(soft, weights=weights)]))[0])
     mean, scale = float(raw.mean()), float(raw.std())
     if scale == 0:
         return 0.0, flat
@@ -112,13 +127,13 @@ def _platt(raw: Floats, y: Floats) -> tuple[float, float]:
 
     def loss(beta: Floats) -> float:
         z = x @ beta
-        return float((np.logaddexp(0, z) - soft * z).mean())
+        return float(weights @ (np.logaddexp(0, z) - soft * z))
 
     beta = np.array([0.0, flat])
     for _ in range(100):
         p = sigmoid(x @ beta)
-        curve = (x * (p * (1 - p))[:, None]).T @ x + 1e-9 * np.eye(2)
-        step = np.linalg.solve(curve, x.T @ (soft - p))
+        curve = (x * (weights * p * (1 - p))[:, None]).T @ x + 1e-9 * np.eye(2)
+        step = np.linalg.solve(curve, x.T @ (weights * (soft - p)))
         here = loss(beta)
         while loss(beta + step) > here and np.abs(step).max() > 1e-12:
             step = step / 2
@@ -128,3 +143,19 @@ def _platt(raw: Floats, y: Floats) -> tuple[float, float]:
     if beta[0] <= 0:
         return 0.0, flat
     return float(beta[0] / scale), float(beta[1] - beta[0] * mean / scale)
+
+
+def _beta(raw: Floats, y: Floats, weights: Floats) -> tuple[float, float, float]:
+    """The beta map's a, b (never negative, so that it is monotone) and c, for softened targets."""
+    soft = _softened(y, weights)
+    x = np.column_stack([-np.logaddexp(0, -raw), np.logaddexp(0, raw), np.ones(len(y))])
+
+    def loss(beta: Floats) -> tuple[float, Floats]:
+        z = x @ beta
+        total = weights.sum()
+        return float(weights @ (np.logaddexp(0, z) - soft * z)) / total, x.T @ (weights * (sigmoid(z) - soft)) / total
+
+    start = np.array([1.0, 1.0, level(raw, soft)])
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None), (0, None), (None, None)])
+    a, b, c = map(float, found.x)
+    return a, b, c

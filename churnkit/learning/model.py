@@ -1,4 +1,4 @@
-"""The one model that all targets share: boosted trees with a calibrated probability, a baseline beside them."""
+"""The one model that all targets share: boosted trees, a logistic regression or a blend of both, calibrated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pandas as pd
 
 from churnkit.errors import ModelError, did_you_mean
 from churnkit.learning import baseline as logistic
-from churnkit.learning import calibrate
+from churnkit.learning import calibrate, choice
 from churnkit.learning.calibrate import Calibration, Floats, Kind
 from churnkit.learning.explain import Shap, reasons
 from churnkit.learning.splits import TrainingSet, stop_cut
@@ -24,7 +24,7 @@ from churnkit.learning.targets import Target
 from churnkit.schemas import SCORES
 from churnkit.signals.catalog import Catalog
 
-FORMAT = 1
+FORMAT = 2
 MAX_ROUNDS, PATIENCE, DEFAULT_ROUNDS = 800, 60, 120
 FOLDS = 3
 THREADS = 1
@@ -38,14 +38,19 @@ class Model:
     """A target's model: `Model(CHURN).fit(train)`, then `predict` and `explain` on any features frame.
 
     After `fit`: `booster_` is LightGBM's, `features` its inputs in order, `levels` the categories' words, `rounds` the
-    iterations, `calibration` the map from raw score to probability, `baseline` the logistic regression, `base_rate` the
-    share of positives, `notes` what a reader should know about the fit.
+    iterations, `share` how much of the raw score is the trees' (the rest is the logistic regression's), `calibration`
+    the map from raw score to probability, `baseline` the logistic regression, `base_rate` the share of positives,
+    `notes` what a reader should know about the fit. Which share and which calibration, unless given, is chosen by what
+    did best out of time.
     """
 
-    def __init__(self, target: Target, seed: int = 7, calibration: Kind = "platt") -> None:
+    def __init__(self, target: Target, seed: int = 7, calibration: Kind | None = None,
+                 share: float | None = None) -> None:
         self.target = target
         self.seed = seed
-        self.kind: Kind = calibration
+        self.kind = calibration
+        self.share = share if share is not None else choice.FORMS["blend"]
+        self._given = share
         self.version = f"{target.name} (unregistered)"
         self.features: tuple[str, ...] = ()
         self.levels: dict[str, tuple[str, ...]] = {}
@@ -75,12 +80,11 @@ class Model:
         return self._baseline
 
     def fit(self, train: TrainingSet, rounds: int | None = None) -> Model:
-        """Finds iterations and calibration out of time, then fits on all rows of `train`.
+        """Finds iterations, the share of trees and the calibration out of time, then fits on all rows of `train`.
 
-        Without `rounds` the rows are cut into fit | gap | stop: the stop part decides when to stop and calibrates. With
-        `rounds` (found before) the calibration comes from rolling out-of-time predictions over the last third. A
-        history too short for either is fitted with a default number of iterations and left uncalibrated, which
-        `notes` says.
+        Without `rounds` the rows are cut into fit | gap | stop, and the stop part decides when to stop. Rolling
+        predictions over the last third, by fits whose own rows had closed before, choose and calibrate. A history too
+        short for it is fitted with a default number of iterations and left uncalibrated, which `notes` says.
 
         Raises:
             ModelError: If the rows hold one outcome alone.
@@ -96,25 +100,31 @@ class Model:
         self.base_rate = float(y.mean())
         x = self._matrix(train.X)
         weights = train.weights.to_numpy(dtype=float)
-        raw, seen, self.rounds = self._out_of_time(train, x, y, weights, rounds)
-        notes = [] if seen.any() else ["the history is too short to stop and calibrate out of time"]
-        self.calibration = calibrate.fit(self.kind, raw[seen], y[seen])
-        self.notes = tuple(notes)
+        self.rounds = rounds or self._stopped(train, x, y, weights)
+        trees, logit, folds = self._out_of_time(train, x, y, weights)
+        seen = folds >= 0
+        late = y[seen], folds[seen], weights[seen]
+        self.share = choice.share(trees[seen], logit[seen], *late) if self._given is None else self._given
+        raw = choice.blended(trees[seen], logit[seen], self.share)
+        self.kind = self.kind or (choice.kind(raw, *late) if seen.any() else None)
+        self.calibration = calibrate.fit(self.kind or "none", raw, y[seen], weights[seen])
+        self.notes = _notes(y, seen)
         self._booster = self._boost(x, y, weights, self.rounds)
-        self._baseline = logistic.fit(train.X, y, self.levels)
+        self._baseline = logistic.fit(train.X, y, self.levels, weights)
         return self
 
     def raw(self, features: pd.DataFrame) -> Floats:
-        """The booster's raw scores (log-odds before calibration), shape (n,).
+        """Raw scores (log-odds before calibration) of the trees, the logistic regression or their blend, shape (n,).
 
         Raises:
             ModelError: If a feature is missing; names the nearest.
         """
         if features.empty:
             return np.empty(0)
-        return np.asarray(
-            self.booster_.predict(self._matrix(features), raw_score=True, num_threads=THREADS), dtype=float
-        )
+        matrix, nothing = self._matrix(features), np.zeros(len(features))
+        trees = self.booster_.predict(matrix, raw_score=True, num_threads=THREADS) if self.share else nothing
+        plain = self.baseline.raw(features) if self.share < 1 else nothing
+        return choice.blended(np.asarray(trees, dtype=float), plain, self.share)
 
     def probability(self, features: pd.DataFrame) -> Floats:
         """Calibrated probabilities, shape (n,)."""
@@ -147,9 +157,15 @@ class Model:
         """SHAP values (n, features) and the expected value (n,), in log-odds; a row's sum is its raw score."""
         if features.empty:
             return np.empty((0, len(self.features))), np.empty(0)
-        found = np.asarray(self.booster_.predict(self._matrix(features), pred_contrib=True, num_threads=THREADS),
-                           dtype=float)
-        return found[:, :-1], found[:, -1]
+        given, base = np.zeros((len(features), len(self.features))), np.zeros(len(features))
+        if self.share:
+            found = np.asarray(self.booster_.predict(self._matrix(features), pred_contrib=True, num_threads=THREADS),
+                               dtype=float)
+            given, base = self.share * found[:, :-1], self.share * found[:, -1]
+        if self.share < 1:
+            linear, level = self.baseline.contributions(features, self.features)
+            given, base = given + (1 - self.share) * linear, base + (1 - self.share) * level
+        return given, base
 
     def explain(self, features: pd.DataFrame, top: int = 3, catalog: Catalog | None = None) -> pd.DataFrame:
         """Why each row scores as it does: `schemas.REASONS`, up to `top` rows each, what raises before what lowers.
@@ -173,6 +189,7 @@ class Model:
             "columns": _safe(self.features),
             "levels": {name: list(words) for name, words in self.levels.items()},
             "calibration": self.calibration.to_dict(),
+            "share": self.share,
             "rounds": self.rounds,
             "base_rate": self.base_rate,
             "notes": list(self.notes),
@@ -200,7 +217,7 @@ class Model:
                 )
             spans = {name: dt.timedelta(seconds=data["target"][name]) for name in ("horizon", "lead", "grace")}
             lists = {name: tuple(data["target"][name]) for name in ("groups", "never")}
-            model = cls(Target(**{**data["target"], **spans, **lists}), data["seed"])
+            model = cls(Target(**{**data["target"], **spans, **lists}), data["seed"], share=data.get("share", 1.0))
             booster = lgb.Booster(model_str=parts["model.txt"])
             model.calibration = Calibration.from_dict(data["calibration"])
             model._baseline = logistic.Baseline.from_dict(data["baseline"])
@@ -237,29 +254,43 @@ class Model:
         matrix[np.isinf(matrix)] = np.nan
         return matrix
 
-    def _out_of_time(self, train: TrainingSet, x: Floats, y: Floats, weights: Floats,
-                     rounds: int | None) -> tuple[Floats, np.ndarray[Any, np.dtype[np.bool_]], int]:
-        """Raw scores of rows by fits whose own rows had closed before; which rows have one; and the iterations."""
-        raw, seen = np.zeros(len(y)), np.zeros(len(y), dtype=bool)
+    def _stopped(self, train: TrainingSet, x: Floats, y: Floats, weights: Floats) -> int:
+        """The number of iterations after which the rows of the stop part improve no more."""
         stop_at = stop_cut(train)
-        cutoff = train.keys["cutoff"]
         if stop_at is None:
-            return raw, seen, rounds or DEFAULT_ROUNDS
+            return DEFAULT_ROUNDS
+        cutoff = train.keys["cutoff"]
+        fitted, held = (cutoff + self.target.window <= stop_at).to_numpy(), (cutoff >= stop_at).to_numpy()
+        if not (0 < y[fitted].sum() < fitted.sum() and 0 < y[held].sum() < held.sum()):
+            return DEFAULT_ROUNDS
+        booster = self._boost(x[fitted], y[fitted], weights[fitted], MAX_ROUNDS, (x[held], y[held]))
+        return booster.best_iteration or MAX_ROUNDS
+
+    def _out_of_time(self, train: TrainingSet, x: Floats, y: Floats,
+                     weights: Floats) -> tuple[Floats, Floats, np.ndarray[Any, np.dtype[np.int64]]]:
+        """Raw scores of rows by trees and by logistic regressions whose own rows had closed before; and each row's fold
+        in time, -1 where there is none.
+        """
+        trees, logit, folds = np.zeros(len(y)), np.zeros(len(y)), np.full(len(y), -1)
+        stop_at = stop_cut(train)
+        if stop_at is None:
+            return trees, logit, folds
+        cutoff = train.keys["cutoff"]
         later = train.cutoffs[train.cutoffs >= stop_at]
-        folds = [stop_at] if rounds is None else [part[0] for part in np.array_split(later, min(FOLDS, len(later)))]
-        for start, end in zip(folds, [*folds[1:], None], strict=True):
+        starts = [part[0] for part in np.array_split(later, min(FOLDS, len(later)))]
+        fold = 0
+        for start, end in zip(starts, [*starts[1:], None], strict=True):
             fitted = (cutoff + self.target.window <= start).to_numpy()
             held = ((cutoff >= start) & ((cutoff < end) if end is not None else True)).to_numpy()
             if not 0 < y[fitted].sum() < fitted.sum():
                 continue
-            if rounds is None and not 0 < y[held].sum() < held.sum():
-                continue
-            stop = (x[held], y[held]) if rounds is None else None
-            booster = self._boost(x[fitted], y[fitted], weights[fitted], rounds or MAX_ROUNDS, stop)
-            rounds = rounds or booster.best_iteration or MAX_ROUNDS
-            raw[held] = np.asarray(booster.predict(x[held], raw_score=True, num_iteration=rounds, num_threads=THREADS))
-            seen |= held
-        return raw, seen, rounds or DEFAULT_ROUNDS
+            booster = self._boost(x[fitted], y[fitted], weights[fitted], self.rounds)
+            trees[held] = np.asarray(booster.predict(x[held], raw_score=True, num_threads=THREADS))
+            plain = logistic.fit(train.X[fitted], y[fitted], self.levels, weights[fitted])
+            logit[held] = plain.raw(train.X[held])
+            folds[held] = fold
+            fold += 1
+        return trees, logit, folds
 
     def _boost(self, x: Floats, y: Floats, weights: Floats, rounds: int,
                stop: tuple[Floats, Floats] | None = None) -> lgb.Booster:
@@ -281,6 +312,22 @@ def data_hash(features: pd.DataFrame) -> str:
     ordered = features.reindex(columns=sorted(map(str, features.columns)))
     rows = pd.util.hash_pandas_object(ordered, index=False).sort_values().to_numpy()
     return hashlib.sha256(",".join(ordered.columns).encode() + rows.tobytes()).hexdigest()[:16]
+
+
+def _notes(y: Floats, seen: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[str, ...]:
+    """What a reader should know: no calibration out of time, or a share of positives that moved."""
+    if not seen.any():
+        return ("the history is too short to stop and calibrate out of time",)
+    before, late = y[~seen], y[seen]
+    if not len(before):
+        return ()
+    shares = float(before.mean()), float(late.mean())
+    error = np.sqrt(sum(share * (1 - share) / len(part) for share, part in zip(shares, (before, late), strict=True)))
+    if abs(shares[1] - shares[0]) <= max(3 * error, 0.25 * shares[0]):
+        return ()
+    said = (f"the share of positives moved from {shares[0]:.1%} to {shares[1]:.1%}; the calibration follows the later "
+            "rows, and a further move would need another training")
+    return (said,)
 
 
 def _params(positives: int, rows: int, seed: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from mlflow.pyfunc.model import PythonModel
 
 
 class Scorer(PythonModel):
-    """LightGBM's raw score through the calibration that stands in model.json."""
+    """The raw score of trees, logistic regression or a blend, through the calibration that stands in model.json."""
 
     def load_context(self, context: Any) -> None:
         """Reads both texts."""
@@ -37,13 +37,30 @@ class Scorer(PythonModel):
                     dtype=float, na_value=np.nan
                 )
         matrix[np.isinf(matrix)] = np.nan
-        raw = np.asarray(self.booster.predict(matrix, raw_score=True), dtype=float)
+        share = self.data["share"]
+        trees = np.asarray(self.booster.predict(matrix, raw_score=True), dtype=float)
+        raw = share * trees + (1 - share) * self._logistic(matrix, model_input)
         kind, x, y = (self.data["calibration"][key] for key in ("kind", "x", "y"))
         if kind == "isotonic":
             p = np.interp(raw, x, y)
+        elif kind == "beta":
+            log_p, log_q = -np.logaddexp(0, -raw), -np.logaddexp(0, raw)
+            p = 1 / (1 + np.exp(-np.clip(x[0] * log_p - x[1] * log_q + x[2], -50, 50)))
         else:
             p = 1 / (1 + np.exp(-np.clip(x[0] * raw + x[1] if kind == "platt" else raw, -50, 50)))
         return pd.DataFrame({"probability": np.clip(p, 1e-6, 1 - 1e-6)}, index=model_input.index)
+
+    def _logistic(self, matrix: np.ndarray[Any, Any], model_input: pd.DataFrame) -> np.ndarray[Any, Any]:
+        """The logistic regression's log-odds."""
+        plain = self.data["baseline"]
+        raw = np.full(len(matrix), plain["intercept"])
+        for name, (median, mean, deviation, weight, missing) in sorted(plain["numbers"].items()):
+            values = matrix[:, self.data["features"].index(name)]
+            blank = np.isnan(values)
+            raw += weight * np.clip((np.where(blank, median, values) - mean) / deviation, -5, 5) + missing * blank
+        for name, weights in sorted(plain["words"].items()):
+            raw += model_input[name].map(weights).astype("float64").fillna(0.0).to_numpy()
+        return raw
 
 
 set_model(Scorer())

@@ -71,7 +71,7 @@ def training_set(target: Target, features: pd.DataFrame, labels: pd.DataFrame) -
 
 
 def train(target: Target, rows: TrainingSet, *, seed: int = 7, test_share: float = 0.25) -> Trained:
-    """Holdout fit and evaluation, then a fit on all rows with the iterations found.
+    """Holdout fit and evaluation, then a fit on all rows with the iterations, the form and the calibration found.
 
     Raises:
         ModelError: If the rows are too few or too short in time, or hold one outcome alone.
@@ -91,5 +91,5 @@ def train(target: Target, rows: TrainingSet, *, seed: int = 7, test_share: float
     cut = replace(cut, stop_at=stop_cut(pool))  # as the holdout's fit cuts the rows that remain to it
     holdout = Model(target, seed=seed).fit(pool)
     evaluation = evaluate(holdout, test)
-    model = Model(target, seed=seed).fit(rows, rounds=holdout.rounds)
+    model = Model(target, seed, holdout.kind, holdout.share).fit(rows, rounds=holdout.rounds)
     return Trained(model, holdout, evaluation, cut, rows)

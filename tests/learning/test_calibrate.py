@@ -25,6 +25,26 @@ def test_platt_finds_the_slope_and_shift_that_made_the_outcomes():
     assert pytest.approx(found.x, abs=0.05) == (0.6, -1.5)
 
 
+def test_beta_finds_the_map_that_made_the_outcomes():
+    """Kull's three numbers; and Platt's map is among them, with a = b."""
+    rng = np.random.default_rng(2)
+    raw = rng.normal(0, 2, 300_000)
+    made = Calibration("beta", (0.5, 1.5, -0.4))
+    found = calibrate.fit("beta", raw, (rng.random(len(raw)) < made.apply(raw)).astype(float))
+    assert pytest.approx(made.x, abs=0.05) == found.x
+    same = Calibration("beta", (0.7, 0.7, 0.2)).apply(raw)
+    np.testing.assert_allclose(Calibration("platt", (0.7, 0.2)).apply(raw), same)
+
+
+@pytest.mark.parametrize("kind", ["platt", "isotonic", "beta"])
+def test_a_row_of_weight_two_counts_as_two_rows(kind):
+    raw, y = drawn(0.8, -1, n=400)
+    weights = np.where(np.arange(400) < 150, 2.0, 1.0)
+    twice = np.concatenate([np.arange(400), np.arange(150)])
+    p = calibrate.fit(kind, raw, y, weights).apply(raw)
+    np.testing.assert_allclose(calibrate.fit(kind, raw[twice], y[twice]).apply(raw), p, atol=2e-3)
+
+
 def test_platt_holds_out_against_far_scores():
     """A few raw scores far out once sent Newton's steps off and the slope to zero."""
     raw, y = drawn(1.0, -4.0)
@@ -32,7 +52,7 @@ def test_platt_holds_out_against_far_scores():
     assert calibrate.fit("platt", raw, y).x[0] > 0.005
 
 
-@pytest.mark.parametrize("kind", ["platt", "isotonic"])
+@pytest.mark.parametrize("kind", ["platt", "isotonic", "beta"])
 def test_a_score_that_ranks_backwards_is_flattened_not_turned(kind):
     raw, y = drawn(-1.0, 0.0)
     assert np.ptp(calibrate.fit(kind, raw, y).apply(np.array([-3.0, 0.0, 3.0]))) < 0.05
@@ -40,7 +60,7 @@ def test_a_score_that_ranks_backwards_is_flattened_not_turned(kind):
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.sampled_from(["none", "platt", "isotonic"]),
+    st.sampled_from(["none", "platt", "isotonic", "beta"]),
     st.lists(st.floats(-20, 20), min_size=2, max_size=30),
     st.integers(0, 99),
 )
@@ -59,5 +79,5 @@ def test_one_outcome_alone_calibrates_nothing():
 
 
 def test_an_unknown_map_is_refused():
-    with pytest.raises(ModelError, match="Use none, platt or isotonic"):
-        calibrate.fit("beta", np.zeros(2), np.array([0.0, 1.0]))
+    with pytest.raises(ModelError, match="Use none, platt, isotonic or beta"):
+        calibrate.fit("gamma", np.zeros(2), np.array([0.0, 1.0]))
