@@ -281,6 +281,8 @@ class Settings(_Frozen):
     engine_folder: str = "state/engine"
     """spark only: where the tables lie while features are computed; every worker must see it under this path."""
     training: TrainingSettings = TrainingSettings()
+    allow: tuple[str, ...] = ()
+    """Features that pass by name although `churnkit audit features` suspects them of knowing the outcome."""
     value: ValueSettings = ValueSettings()
     policy: str = "outreach.toml"
     store: str = "features"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -16,7 +17,12 @@ from churnkit import jobs
 from churnkit.cli import app
 from churnkit.cutoffs import moment
 from churnkit.jobs import setup
+from churnkit.jobs.learn import suspected
+from churnkit.jobs.workspace import open_registry
+from churnkit.learning.splits import TrainingSet
+from churnkit.learning.targets import CHURN
 from churnkit.outreach.outbox import Outbox
+from churnkit.settings import load
 
 AT = "2026-11-01"
 
@@ -119,7 +125,6 @@ def test_doctor_finds_a_healthy_workspace(done):
 
 def test_the_online_store_answers_after_features(done):
     """`features` brings the newest values of an account into the online store."""
-    from churnkit.learning.targets import CHURN
     from churnkit.signals.store import Store
 
     folder, report = done
@@ -145,6 +150,38 @@ def test_a_pipeline_runs_from_the_workspace_twice(done, script):
         ended = subprocess.run([sys.executable, f"pipelines/{script}", ".", "--at", AT, "--json"], cwd=folder,
                                capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stderr
+
+
+def test_a_suspect_feature_holds_a_version_back(done, monkeypatch):
+    """With the bar lowered so that some feature is suspected: trained, not promoted, code 3; and let pass by name."""
+    folder, _ = done
+    before = open_registry(load(folder)).champion("maintenance").version
+    monkeypatch.setattr("churnkit.audit.features.TOO_GOOD", 0.55)
+    report = jobs.train(folder, moment(AT), ["maintenance"])
+    suspects = report.data["models"][0]["suspects"]
+    assert (3, True) == (report.code, "maintenance" in report.data["models"][0]["version"])
+    assert report.data["models"][0]["version"].endswith("(suspect features)")
+    assert any(f"'{suspects[0]}': alone it predicts with an AUC of" in note for note in report.notes)
+    assert before == open_registry(load(folder)).champion("maintenance").version
+    file = folder / "churnkit.toml"
+    kept = file.read_text(encoding="utf-8")
+    file.write_text(f"allow = {json.dumps(suspects)}\n{kept}", encoding="utf-8")
+    try:
+        allowed = jobs.train(folder, moment(AT), ["maintenance"])
+    finally:
+        file.write_text(kept, encoding="utf-8")
+    assert (0, False) == (allowed.code, "suspects" in allowed.data["models"][0])
+
+
+def test_a_feature_made_of_the_outcome_is_suspected():
+    """A column that the label made; noise is not."""
+    rng = np.random.default_rng(1)
+    y = pd.Series((rng.random(2000) < 0.2).astype(int))
+    x = pd.DataFrame({"noise": rng.normal(size=2000)})
+    keys = pd.DataFrame({"entity_id": [f"{number % 400}" for number in range(2000)]})
+    assert ["knows"] == suspected(TrainingSet(CHURN, x.assign(knows=y * 1.0), y, keys, y * 0.0 + 1, {}))[
+        "feature"].tolist()
+    assert suspected(TrainingSet(CHURN, x, y, keys, y * 0.0 + 1, {})).empty
 
 
 def test_demo_refuses_a_folder_with_other_things(tmp_path):

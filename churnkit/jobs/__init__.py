@@ -55,11 +55,14 @@ def features(folder: Path, at: dt.datetime, *, start: dt.datetime | None = None,
 
 
 def train(folder: Path, at: dt.datetime, names: Sequence[str] = ()) -> Report:
-    """One new version of each target's model, from all matured history; says whether its skill is proven."""
+    """One new version of each target's model, from all matured history; says whether its skill is proven.
+
+    Code HELD_BACK where a feature that alone predicts suspiciously well keeps a version from being promoted.
+    """
     with workspace(folder) as settings:
         tables = read(settings, at)
-        rows, notes = learn.train_all(settings, tables, at, names)
-    return Report("train", rows=rows, notes=notes, data={"at": at.isoformat(), "models": rows})
+        rows, notes, code = learn.train_all(settings, tables, at, names)
+    return Report("train", rows=rows, notes=notes, data={"at": at.isoformat(), "models": rows}, code=code)
 
 
 def score(folder: Path, at: dt.datetime) -> Report:
@@ -126,7 +129,7 @@ def run(folder: Path, at: dt.datetime) -> Report:
         tables = read(settings, at)
         registry = open_registry(settings)
         untrained = [target.name for target in targets(settings, tables) if registry.champion(target.name) is None]
-        trained, notes = learn.train_all(settings, tables, at, untrained) if untrained else ([], [])
+        trained, notes, held = learn.train_all(settings, tables, at, untrained) if untrained else learn.NONE
         store = open_store(settings)
         for entity in entities(tables):
             learn.ensure(tables, store, entity, [at])
@@ -136,4 +139,4 @@ def run(folder: Path, at: dt.datetime) -> Report:
         synced = act.sync(settings, at, dry_run=False)
     notes = [*notes, *more, *planned.notes, *synced.notes]
     data = {"at": at.isoformat(), "models": trained, "scores": scored, "plan": planned.data, "sync": synced.data}
-    return Report("run", planned.texts, planned.rows, notes, data, code=planned.code or synced.code)
+    return Report("run", planned.texts, planned.rows, notes, data, code=planned.code or synced.code or held)

@@ -9,7 +9,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -45,7 +45,7 @@ for _name in ("mlflow", "alembic"):
 EXPERIMENT = "churnkit"
 CHAMPION, CHALLENGER = "champion", "challenger"
 _SCORER = Path(__file__).with_name("scorer.py")
-_FILES, _FINGERPRINT = "churnkit.files", "churnkit.fingerprint"
+_FILES, _FINGERPRINT, _SUSPECTS = "churnkit.files", "churnkit.fingerprint", "churnkit.suspects"
 
 
 class Champion(NamedTuple):
@@ -76,14 +76,15 @@ class Registry:
                 _lay(Path(uri.removeprefix("sqlite:///")))
             self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
 
-    def register(self, trained: Trained, *, at: dt.datetime) -> str:
+    def register(self, trained: Trained, *, at: dt.datetime, suspects: Sequence[str] = ()) -> str:
         """Logs both fits, figures, plots and hashes; registers the version and returns its name, such as 'churn-3'.
 
-        The same training run (data, definitions, seed, libraries) is registered once: again, it gives the same version.
+        With `suspects`, features that may know the outcome, it becomes no champion. The same training run (data,
+        definitions, seed, libraries) is registered once: again, it gives the same version.
         """
         name, evaluation = trained.model.target.name, trained.evaluation
         parts = trained.model.to_parts()
-        fingerprint = _digest("\0".join(parts.values()).encode() + f"{evaluation.metrics()}".encode())
+        fingerprint = _digest("\0".join([*parts.values(), f"{evaluation.metrics()}", *suspects]).encode())
         with _quiet():
             for version in self._versions(name):
                 if version.tags.get(_FINGERPRINT) == fingerprint:
@@ -107,6 +108,7 @@ class Registry:
                 "data_hash": data_hash(trained.data.X.assign(label=trained.data.y)),
                 _FILES: json.dumps(files, sort_keys=True),
                 _FINGERPRINT: fingerprint,
+                _SUSPECTS: ", ".join(suspects),
             }
             if not self._known(name):
                 self._client.create_registered_model(name)
@@ -135,7 +137,7 @@ class Registry:
                 "churnkit train."
             )
         model.version = _called(version)
-        return Champion(model, model.version, version.tags.get("skill") == "proven", moment(version.tags["at"]))
+        return Champion(model, model.version, _proven(version.tags), moment(version.tags["at"]))
 
     def versions(self, name: str) -> pd.DataFrame:
         """Every version of a target's model, newest first: version, at, skill, log_loss_gain, role."""
@@ -183,7 +185,7 @@ class Registry:
     def _crown(self, name: str, version: str, tags: dict[str, str]) -> None:
         """Makes the version champion or challenger."""
         champion = self._alias(name, CHAMPION)
-        proven = tags["skill"] == "proven"
+        proven = _proven(tags)
         better = champion is None or champion.tags.get("definition") != tags["definition"] or (
             float(tags["log_loss_gain"]) >= float(champion.tags["log_loss_gain"]))
         self._client.set_registered_model_alias(name, CHAMPION if proven and better else CHALLENGER, version)
@@ -297,8 +299,15 @@ def _digest(data: bytes) -> str:
 
 
 def _called(version: ModelVersion) -> str:
-    """A version's name as scores carry it; one without proven skill says so."""
-    return f"{version.name}-{version.version}" + ("" if version.tags.get("skill") == "proven" else " (no skill)")
+    """A version's name as scores carry it; one without proven skill, or with features under suspicion, says so."""
+    doubt = "" if version.tags.get("skill") == "proven" else " (no skill)"
+    doubt = doubt or (" (suspect features)" if version.tags.get(_SUSPECTS) else "")
+    return f"{version.name}-{version.version}{doubt}"
+
+
+def _proven(tags: Mapping[str, str]) -> bool:
+    """Whether the skill is proven, and by features above suspicion."""
+    return tags.get("skill") == "proven" and not tags.get(_SUSPECTS)
 
 
 def _lay(file: Path) -> None:

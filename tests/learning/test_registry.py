@@ -68,6 +68,20 @@ def test_a_version_without_skill_says_so_in_its_name(registry, trained):
     assert registry.champion("churn").skill
 
 
+def test_a_version_with_suspect_features_is_no_champion(registered, trained):
+    """However good it is; and alone it counts as without skill, so that it makes no tasks."""
+    registry, _ = registered
+    assert registry.register(other(trained, loss=-0.1), at=AT, suspects=["mrr"]) == "churn-2 (suspect features)"
+    assert registry.champion("churn").version == "churn-1"
+    assert registry.register(other(trained, loss=-0.1), at=AT) == "churn-3"  # let pass, it is registered anew
+    assert registry.champion("churn").version == "churn-3"
+
+
+def test_a_suspect_alone_has_no_skill(registry, trained):
+    registry.register(trained, at=AT, suspects=["mrr"])
+    assert registry.champion("churn")[1:3] == ("churn-1 (suspect features)", False)
+
+
 @pytest.mark.parametrize("file", ["artifacts/model.txt", "artifacts/model.json", "scorer.py", "MLmodel"])
 def test_a_changed_file_is_refused_before_it_is_read(registered, file):
     registry, folder = registered
