@@ -38,8 +38,8 @@ class Model:
     """A target's model: `Model(CHURN).fit(train)`, then `predict` and `explain` on any features frame.
 
     After `fit`: `booster_` is LightGBM's, `features` its inputs in order, `levels` the categories' words, `rounds` the
-    iterations, `share` how much of the raw score is the trees' (the rest is the logistic regression's), `calibration`
-    the map from raw score to probability, `baseline` the logistic regression, `base_rate` the share of positives,
+    iterations, `blend` how trees and logistic regression make the raw score, `calibration` the map from raw score to
+    probability, `baseline` the logistic regression, `base_rate` the share of positives,
     `notes` what a reader should know about the fit. Which share and which calibration, unless given, is chosen by what
     did best out of time.
     """
@@ -49,8 +49,8 @@ class Model:
         self.target = target
         self.seed = seed
         self.kind = calibration
-        self.share = share if share is not None else choice.FORMS["blend"]
-        self._given = share
+        self.share = share
+        self.blend = choice.Blend()
         self.version = f"{target.name} (unregistered)"
         self.features: tuple[str, ...] = ()
         self.levels: dict[str, tuple[str, ...]] = {}
@@ -104,8 +104,9 @@ class Model:
         trees, logit, folds = self._out_of_time(train, x, y, weights)
         seen = folds >= 0
         late = y[seen], folds[seen], weights[seen]
-        self.share = choice.share(trees[seen], logit[seen], *late) if self._given is None else self._given
-        raw = choice.blended(trees[seen], logit[seen], self.share)
+        share = choice.share(trees[seen], logit[seen], *late) if self.share is None else self.share
+        self.blend = choice.blend(share, trees[seen], logit[seen], y[seen], weights[seen])
+        raw = self.blend.of(trees[seen], logit[seen])
         self.kind = self.kind or (choice.kind(raw, *late) if seen.any() else None)
         self.calibration = calibrate.fit(self.kind or "none", raw, y[seen], weights[seen])
         self.notes = _notes(y, seen)
@@ -122,9 +123,9 @@ class Model:
         if features.empty:
             return np.empty(0)
         matrix, nothing = self._matrix(features), np.zeros(len(features))
-        trees = self.booster_.predict(matrix, raw_score=True, num_threads=THREADS) if self.share else nothing
-        plain = self.baseline.raw(features) if self.share < 1 else nothing
-        return choice.blended(np.asarray(trees, dtype=float), plain, self.share)
+        trees = self.booster_.predict(matrix, raw_score=True, num_threads=THREADS) if self.blend.trees else nothing
+        plain = self.baseline.raw(features) if self.blend.logistic else nothing
+        return self.blend.of(np.asarray(trees, dtype=float), plain)
 
     def probability(self, features: pd.DataFrame) -> Floats:
         """Calibrated probabilities, shape (n,)."""
@@ -158,13 +159,13 @@ class Model:
         if features.empty:
             return np.empty((0, len(self.features))), np.empty(0)
         given, base = np.zeros((len(features), len(self.features))), np.zeros(len(features))
-        if self.share:
+        if self.blend.trees:
             found = np.asarray(self.booster_.predict(self._matrix(features), pred_contrib=True, num_threads=THREADS),
                                dtype=float)
-            given, base = self.share * found[:, :-1], self.share * found[:, -1]
-        if self.share < 1:
+            given, base = self.blend.trees * found[:, :-1], self.blend.trees * found[:, -1]
+        if self.blend.logistic:
             linear, level = self.baseline.contributions(features, self.features)
-            given, base = given + (1 - self.share) * linear, base + (1 - self.share) * level
+            given, base = given + self.blend.logistic * linear, base + self.blend.logistic * level
         return given, base
 
     def explain(self, features: pd.DataFrame, top: int = 3, catalog: Catalog | None = None) -> pd.DataFrame:
@@ -189,7 +190,7 @@ class Model:
             "columns": _safe(self.features),
             "levels": {name: list(words) for name, words in self.levels.items()},
             "calibration": self.calibration.to_dict(),
-            "share": self.share,
+            "blend": asdict(self.blend),
             "rounds": self.rounds,
             "base_rate": self.base_rate,
             "notes": list(self.notes),
@@ -217,10 +218,11 @@ class Model:
                 )
             spans = {name: dt.timedelta(seconds=data["target"][name]) for name in ("horizon", "lead", "grace")}
             lists = {name: tuple(data["target"][name]) for name in ("groups", "never")}
-            model = cls(Target(**{**data["target"], **spans, **lists}), data["seed"], share=data.get("share", 1.0))
+            model = cls(Target(**{**data["target"], **spans, **lists}), data["seed"])
             booster = lgb.Booster(model_str=parts["model.txt"])
             model.calibration = Calibration.from_dict(data["calibration"])
             model._baseline = logistic.Baseline.from_dict(data["baseline"])
+            model.blend = choice.Blend(**data.get("blend", {"share": 1.0, "trees": 1.0, "logistic": 0.0}))
             model.features, model.rounds, model.base_rate = tuple(data["features"]), data["rounds"], data["base_rate"]
         except (KeyError, TypeError, ValueError, lgb.basic.LightGBMError) as error:
             raise ModelError(f"The model's files cannot be read ({error!r}). Train it again: churnkit train.") from None
@@ -229,7 +231,7 @@ class Model:
                 "model.txt and model.json name different features: they are not of one model. Train it again: "
                 "churnkit train."
             )
-        model.kind = model.calibration.kind
+        model.kind, model.share = model.calibration.kind, model.blend.share
         model.levels = {name: tuple(words) for name, words in data["levels"].items()}
         model.version, model.notes, model._booster = data["version"], tuple(data["notes"]), booster
         return model

@@ -37,9 +37,8 @@ class Scorer(PythonModel):
                     dtype=float, na_value=np.nan
                 )
         matrix[np.isinf(matrix)] = np.nan
-        share = self.data["share"]
-        trees = np.asarray(self.booster.predict(matrix, raw_score=True), dtype=float)
-        raw = share * trees + (1 - share) * self._logistic(matrix, model_input)
+        blend, trees = self.data["blend"], np.asarray(self.booster.predict(matrix, raw_score=True), dtype=float)
+        raw = blend["trees"] * trees + blend["logistic"] * self._logistic(matrix, model_input)
         kind, x, y = (self.data["calibration"][key] for key in ("kind", "x", "y"))
         if kind == "isotonic":
             p = np.interp(raw, x, y)

@@ -91,5 +91,5 @@ def train(target: Target, rows: TrainingSet, *, seed: int = 7, test_share: float
     cut = replace(cut, stop_at=stop_cut(pool))  # as the holdout's fit cuts the rows that remain to it
     holdout = Model(target, seed=seed).fit(pool)
     evaluation = evaluate(holdout, test)
-    model = Model(target, seed, holdout.kind, holdout.share).fit(rows, rounds=holdout.rounds)
+    model = Model(target, seed, holdout.kind, holdout.blend.share).fit(rows, rounds=holdout.rounds)
     return Trained(model, holdout, evaluation, cut, rows)

@@ -44,7 +44,8 @@ def test_bands_follow_the_probability(trained, frame):
 def test_the_same_rows_in_any_order_give_the_same_model(book, trained):
     """Bit for bit, both texts."""
     shuffled = training_set(CHURN, *(one.sample(frac=1, random_state=2) for one in book))
-    again = Model(CHURN, share=trained.model.share).fit(shuffled, rounds=trained.model.rounds)
+    model = trained.model
+    again = Model(CHURN, calibration=model.kind, share=model.blend.share).fit(shuffled, rounds=model.rounds)
     assert trained.model.to_parts() == again.to_parts()
 
 
