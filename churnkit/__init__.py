@@ -34,6 +34,7 @@ _HOMES = {
     "MAINTENANCE": "learning.targets",
     "training_set": "learning.training",
     "Model": "learning.model",
+    "ChurnClassifier": "learning.sklearn",
     "evaluate": "learning.evaluate",
     "Registry": "learning.registry",
     "stakes": "learning.value",

@@ -26,6 +26,8 @@ from churnkit.signals.catalog import Catalog
 
 FORMAT = 1
 MAX_ROUNDS, PATIENCE, DEFAULT_ROUNDS = 800, 60, 120
+FEWEST_ROUNDS = 40
+"""Trees that would stop before this met a shift: a map from one or two of them has a slope that magnifies the next."""
 FOLDS = 3
 THREADS = 1
 """Two threads that wait for each other on a busy machine took 8 times as long; on an idle one they save a third."""
@@ -256,6 +258,8 @@ class Model:
                 continue
             stop = (x[held], y[held]) if rounds is None else None
             booster = self._boost(x[fitted], y[fitted], weights[fitted], rounds or MAX_ROUNDS, stop)
+            if rounds is None and 0 < booster.best_iteration < FEWEST_ROUNDS:
+                return self._out_of_time(train, x, y, weights, FEWEST_ROUNDS)
             rounds = rounds or booster.best_iteration or MAX_ROUNDS
             raw[held] = np.asarray(booster.predict(x[held], raw_score=True, num_iteration=rounds, num_threads=THREADS))
             seen |= held
