@@ -35,6 +35,7 @@ _HOMES = {
     "training_set": "learning.training",
     "Model": "learning.model",
     "ChurnClassifier": "learning.sklearn",
+    "backtest": "learning.backtest",
     "evaluate": "learning.evaluate",
     "Registry": "learning.registry",
     "stakes": "learning.value",

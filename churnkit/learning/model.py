@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import lightgbm as lgb
@@ -105,6 +105,13 @@ class Model:
         self._booster = self._boost(x, y, weights, self.rounds)
         self._baseline = logistic.fit(train.X, y, self.levels)
         return self
+
+    def refit(self, train: TrainingSet) -> Model:
+        """A new model made as this one was, on other rows: the same inputs (all, if it has none yet), seed and kind of
+        calibration; iterations and calibration are found anew.
+        """
+        chosen = train.X[list(self.features)] if self.features else train.X
+        return Model(self.target, self.seed, self.kind).fit(replace(train, X=chosen))
 
     def raw(self, features: pd.DataFrame) -> Floats:
         """The booster's raw scores (log-odds before calibration), shape (n,).

@@ -94,8 +94,8 @@ def profits(y: Floats, p: Floats, codes: NDArray[np.int64], weights: Floats, ter
         EMPC = integral over g of  max over t of  [g (V - d) - f] pi_1 F_1(t) - (d + f) pi_0 F_0(t)   h(g) dg
 
     with value V, incentive d, contact cost f, and of each outcome its share pi and the part F(t) of it that is
-    contacted at threshold t. The integral is a mean over 40 equally likely spans of g, at the
-    mean of each: exact where one threshold stays the best within a span.
+    contacted at threshold t. The integral is a mean over 40 equally likely spans of g, at the mean of each: exact where
+    one threshold stays the best within a span.
 
     Args:
         y: Outcomes, 0 or 1, shape (n,).
@@ -152,7 +152,7 @@ def lead_times(keys: pd.DataFrame, y: Floats, alarm: Mask, target: Target) -> pd
     return told[["entity_id", "first"]].assign(days=days).reset_index(drop=True)
 
 
-def alarms(keys: pd.DataFrame, y: Floats, p: Floats, weights: Floats, terms: Terms,
+def alarms(keys: pd.DataFrame, y: Floats, p: Floats, weights: Floats, capacity: int | None,
            target: Target) -> tuple[Floats, Floats]:
     """`ALARMS` on the rows themselves, shape (2,), and on each resample, (resamples, 2); undefined is NaN.
 
@@ -164,11 +164,11 @@ def alarms(keys: pd.DataFrame, y: Floats, p: Floats, weights: Floats, terms: Ter
         y: Outcomes, shape (n,).
         p: Probabilities, shape (n,).
         weights: Draws per resample and entity.
-        terms: The capacity.
+        capacity: How many can be contacted at each cutoff; None is a tenth.
         target: Whose lead counts.
     """
     codes, names = pd.factorize(keys["entity_id"])
-    part = contacted(keys["cutoff"], p, terms.capacity)
+    part = contacted(keys["cutoff"], p, capacity)
     early = lead_times(keys, y, part >= 0.5, target).dropna(subset="days")
     each = np.column_stack([
         np.bincount(codes, y * part, len(names)), np.bincount(codes, y, len(names)),

@@ -115,7 +115,7 @@ def test_a_resample_is_the_rows_repeated():
         assert brute(y[rows], p[rows], TERMS[1], 0.3) == pytest.approx(tuple(found[:2]))
     order, names = pd.factorize(keys["entity_id"])
     weights = draws(len(names), 4, seed=3)
-    _, spread = alarms(keys, y, p, weights, Terms(1, capacity=50), CHURN)
+    _, spread = alarms(keys, y, p, weights, 50, CHURN)
     part = contacted(keys["cutoff"], p, 50)
     for drawn, found in zip(weights, spread[:, 0], strict=True):
         rows = np.repeat(np.arange(len(y)), drawn[order].astype(int))
@@ -129,7 +129,7 @@ def test_recall_at_capacity_is_what_contacting_the_first_of_each_cutoff_catches(
     y, p = (rng.random(400) < 0.2).astype(float), rng.permutation(400) / 400
     keys = pd.DataFrame({"entity_id": [f"e{place % 50}" for place in range(400)],
                          "cutoff": pd.date_range("2026-01-01", periods=8, tz="UTC").repeat(50)})
-    found = alarms(keys, y, p, draws(50, 1, 1), Terms(1, capacity=capacity), CHURN)[0][ALARMS.index(
+    found = alarms(keys, y, p, draws(50, 1, 1), capacity, CHURN)[0][ALARMS.index(
         "recall_at_capacity")]
     caught = 0.0
     for rows in keys.groupby("cutoff").indices.values():
