@@ -34,6 +34,8 @@ _HOMES = {
     "MAINTENANCE": "learning.targets",
     "training_set": "learning.training",
     "Model": "learning.model",
+    "ChurnClassifier": "learning.sklearn",
+    "backtest": "learning.backtest",
     "evaluate": "learning.evaluate",
     "Registry": "learning.registry",
     "stakes": "learning.value",

@@ -146,6 +146,21 @@ def train(folder: Folder = HERE, at: At = TODAY, target: Targets = None, as_json
 
 
 @app.command()
+def backtest(
+             folder: Folder = HERE, *, at: At = TODAY, target: Targets = None,
+             folds: Annotated[int, typer.Option(min=1, help="How many origins.")] = 5,
+             by_entity: Annotated[bool, typer.Option(help="Test on accounts that were not learnt from.")] = False,
+             as_json: Json = False) -> None:
+    """Say how the models would have done through history.
+
+    Example: churnkit backtest acme --at 2026-11-01 --target churn --folds 4
+    """
+    from churnkit import jobs
+
+    _do(lambda: jobs.backtest(folder, _at(at), target or (), folds=folds, by_entity=by_entity), as_json)
+
+
+@app.command()
 def score(folder: Folder = HERE, at: At = TODAY, as_json: Json = False) -> None:
     """Score everybody and give reasons.
 

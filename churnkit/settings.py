@@ -198,6 +198,17 @@ class TargetSettings(_Frozen):
     """Without subscriptions: how long without use counts as gone."""
     code: str | None = None
     """maintenance: only failures of this code."""
+    value: Annotated[float, Field(gt=0)] | None = None
+    """What one won account or one prevented failure brings; left out: the mean of what is at stake, see [value]."""
+    contact_cost: Annotated[float, Field(ge=0)] = 50.0
+    """What one contact costs, in the workspace's currency."""
+    incentive: Annotated[float, Field(ge=0)] = 0.0
+    """What an offer costs where it is taken: by those that it wins, and by those that would have stayed anyway."""
+    effect: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """The share of those about to have the outcome that a contact wins; see `churnkit impact` once there is a control
+    group."""
+    capacity: Annotated[int, Field(ge=1)] | None = None
+    """How many can be contacted at one cutoff; left out: a tenth."""
 
 
 class FeatureSettings(_Frozen):

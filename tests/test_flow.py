@@ -61,6 +61,20 @@ def test_every_target_says_what_it_can(done):
             if task["opened_by"] == "model" and task["target"] in unskilled] == []
 
 
+def test_a_backtest_stands_beside_baseline_and_champion(done):
+    """For machines every figure of every part, for people two tables and a sentence; it keeps nothing."""
+    folder, _ = done
+    code, shown = invoke("backtest", str(folder), "--at", AT, "--target", "churn", "--folds", "2", "--json")
+    one = json.loads(shown)["targets"][0]
+    assert code == 0
+    assert one["folds"]
+    assert all(fold["last_closed"] <= fold["start"] for fold in one["folds"])
+    pooled = {row["metric"]: row for row in one["figures"] if row["part"] == "pooled"}
+    assert {"auc", "profit", "recall_at_capacity", "lead_days"} <= set(pooled)
+    assert pooled["auc"]["minus_champion"] == pytest.approx(pooled["auc"]["model"] - pooled["auc"]["champion"])
+    assert jobs.backtest(folder, moment(AT), ["churn"], folds=1, by_entity=True).rows
+
+
 def test_a_second_run_of_the_day_adds_nothing(done):
     """The same day again: no new task, no write in the CRM."""
     folder, _ = done

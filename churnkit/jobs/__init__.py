@@ -16,7 +16,8 @@ from churnkit.jobs.report import HELD_BACK, Report
 from churnkit.jobs.workspace import entities, load_day, open_outbox, open_registry, open_store, read, targets, workspace
 from churnkit.settings import load
 
-__all__ = ["Report", "check", "explain", "features", "impact", "plan", "run", "score", "sync", "train", "workspace"]
+__all__ = ["Report", "backtest", "check", "explain", "features", "impact", "plan", "run", "score", "sync", "train",
+           "workspace"]
 
 
 def check(folder: Path, at: dt.datetime) -> Report:
@@ -63,6 +64,19 @@ def train(folder: Path, at: dt.datetime, names: Sequence[str] = ()) -> Report:
         tables = read(settings, at)
         rows, notes, code = learn.train_all(settings, tables, at, names)
     return Report("train", rows=rows, notes=notes, data={"at": at.isoformat(), "models": rows}, code=code)
+
+
+def backtest(folder: Path, at: dt.datetime, names: Sequence[str] = (), *, folds: int = 5,
+             by_entity: bool = False) -> Report:
+    """Each target's model on rolling origins of the past, beside the logistic baseline and the champion; keeps nothing.
+
+    With `by_entity` no account or asset is both learnt from and tested.
+    """
+    from churnkit.jobs.backtests import report
+
+    with workspace(folder) as settings:
+        found, notes = learn.backtest_all(settings, read(settings, at), at, names, folds, by_entity=by_entity)
+    return report(found, notes, at)
 
 
 def score(folder: Path, at: dt.datetime) -> Report:

@@ -15,6 +15,7 @@ from churnkit.settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
 
+    from churnkit.learning.backtest import Backtest
     from churnkit.learning.splits import TrainingSet
     from churnkit.learning.targets import Target
     from churnkit.signals.catalog import Catalog
@@ -142,13 +143,9 @@ def train_all(settings: Settings, tables: Tables, at: dt.datetime, names: Sequen
 
 
 def _train(settings: Settings, tables: Tables, target: Target, at: dt.datetime) -> tuple[dict[str, Any], list[str]]:
-    from churnkit.learning.labels import label
     from churnkit.learning.training import train as fit
-    from churnkit.learning.training import training_set
 
-    store = open_store(settings)
-    points = _history(tables, store, target, at)
-    dataset = training_set(target, store.read(points, target), label(target, tables, points))
+    dataset = _dataset(settings, tables, target, at)
     found = suspected(dataset)
     suspects = [name for name in found["feature"] if name not in settings.allow]
     log.info("training %s on %d labelled rows", target.name, len(dataset.y))
@@ -171,6 +168,62 @@ def suspected(rows: TrainingSet) -> pd.DataFrame:
     from churnkit.audit.features import foreseeing
 
     return foreseeing(rows.X.assign(entity_id=rows.keys["entity_id"]), rows.y)
+
+
+def _dataset(settings: Settings, tables: Tables, target: Target, at: dt.datetime) -> TrainingSet:
+    """All rows of the past with features and a mature label."""
+    from churnkit.learning.labels import label
+    from churnkit.learning.training import training_set
+
+    store = open_store(settings)
+    points = _history(tables, store, target, at)
+    return training_set(target, store.read(points, target), label(target, tables, points))
+
+
+def backtest_all(settings: Settings, tables: Tables, at: dt.datetime, names: Sequence[str], folds: int, *,
+                 by_entity: bool) -> tuple[list[Backtest], list[str]]:
+    """A backtest of each named target (all without names); one that cannot be tested stops no other."""
+    found, notes = [], []
+    for target in targets(settings, tables):
+        if names and target.name not in names:
+            continue
+        try:
+            one, said = _backtest(settings, tables, target, at, folds, by_entity=by_entity)
+        except (ModelError, FeatureError) as error:
+            notes.append(f"{target.name}: no backtest. {str(error).removeprefix(f'{target.name}: ')}")
+            continue
+        found.append(one)
+        notes += [*said, *one.notes, one.says()]
+    return found, notes
+
+
+def _backtest(settings: Settings, tables: Tables, target: Target, at: dt.datetime, folds: int, *,
+              by_entity: bool) -> tuple[Backtest, list[str]]:
+    from churnkit.learning.backtest import backtest
+    from churnkit.learning.model import Model
+    from churnkit.learning.profit import terms
+    from churnkit.learning.value import stakes
+
+    seed = settings.training.seed
+    rows = _dataset(settings, tables, target, at)
+    points = rows.keys[["entity_id", "account_id", "cutoff"]].assign(target=target.name)
+    stake = float(stakes(points, rows.X.assign(entity_id=points["entity_id"]), tables)["value"].mean())
+    notes = []
+    try:
+        pay = terms(target, settings, stake)
+    except ModelError as error:
+        pay, notes = None, [f"{target.name}: no figures of profit. {error}"]
+    champion = open_registry(settings).champion(target.name)
+    made = champion.model.refit if champion is not None and {*champion.model.features} <= {*rows.X} else None
+    if champion is not None:
+        notes.append(f"{target.name}: {champion.version} is the champion; it was made anew for each fold, because it "
+                     "has seen the outcomes." if made else
+                     f"{target.name}: {champion.version} is not compared, because its inputs are no longer computed. "
+                     "Train again: churnkit train.")
+    log.info("backtesting %s on %d labelled rows", target.name, len(rows))
+    recipe = Model(target, seed=seed)
+    return backtest(rows, folds=folds, by_entity=by_entity, terms=pay, champion=made, recipe=recipe.refit,
+                    seed=seed), notes
 
 
 def score_all(settings: Settings, tables: Tables, at: dt.datetime) -> tuple[list[dict[str, Any]], list[str]]:

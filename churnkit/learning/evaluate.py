@@ -141,11 +141,11 @@ def compare(target: str, y: Floats, predictions: Mapping[str, Floats], entities:
         table[name], spread[name] = resampled(y, np.clip(predictions[name], EDGE, 1 - EDGE), codes, weights)
         if name != "base_rate":
             table[f"{name}_low"], table[f"{name}_high"] = (
-                _quantiles(spread[name], 0.025),
-                _quantiles(spread[name], 0.975),
+                quantiles(spread[name], 0.025),
+                quantiles(spread[name], 0.975),
             )
     loss = METRICS.index("log_loss")
-    auc_lower = float(_quantiles(spread["model"], 1 - LEVEL)[METRICS.index("auc")])
+    auc_lower = float(quantiles(spread["model"], 1 - LEVEL)[METRICS.index("auc")])
     loss_upper = float(np.quantile(spread["model"][:, loss] - spread["base_rate"][:, loss], LEVEL))
     positives = int(y.sum())
     skill, why = _verdict(positives, len(y) - positives, auc_lower, loss_upper)
@@ -176,7 +176,7 @@ def _verdict(positives: int, negatives: int, auc_lower: float, loss_upper: float
     return auc_lower > 0.5 and loss_upper < 0, shown
 
 
-def _quantiles(spread: Floats, q: float) -> Floats:
+def quantiles(spread: Floats, q: float) -> Floats:
     """A quantile per column over the resamples in which it is defined."""
     undefined = np.asarray(np.isnan(spread).all(axis=0))
     filled = np.where(undefined.reshape(1, -1), 0.0, spread)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import lightgbm as lgb
@@ -19,13 +19,15 @@ from churnkit.learning import baseline as logistic
 from churnkit.learning import calibrate, choice
 from churnkit.learning.calibrate import Calibration, Floats, Kind
 from churnkit.learning.explain import Shap, reasons
-from churnkit.learning.splits import TrainingSet, stop_cut
+from churnkit.learning.splits import Mask, TrainingSet, stop_cut
 from churnkit.learning.targets import Target
 from churnkit.schemas import SCORES
 from churnkit.signals.catalog import Catalog
 
 FORMAT = 2
 MAX_ROUNDS, PATIENCE, DEFAULT_ROUNDS = 800, 60, 120
+FEWEST_ROUNDS = 40
+"""Trees that would stop before this met a shift: a map from one or two of them has a slope that magnifies the next."""
 FOLDS = 3
 THREADS = 1
 """Two threads that wait for each other on a busy machine took 8 times as long; on an idle one they save a third."""
@@ -113,6 +115,13 @@ class Model:
         self._booster = self._boost(x, y, weights, self.rounds)
         self._baseline = logistic.fit(train.X, y, self.levels, weights)
         return self
+
+    def refit(self, train: TrainingSet) -> Model:
+        """A new model made as this one was, on other rows: the same inputs (all, if it has none yet), seed, form and
+        kind of calibration; iterations and calibration are found anew.
+        """
+        chosen = train.X[list(self.features)] if self.features else train.X
+        return Model(self.target, self.seed, self.kind, self.share).fit(replace(train, X=chosen))
 
     def raw(self, features: pd.DataFrame) -> Floats:
         """Raw scores (log-odds before calibration) of the trees, the logistic regression or their blend, shape (n,).
@@ -266,7 +275,7 @@ class Model:
         if not (0 < y[fitted].sum() < fitted.sum() and 0 < y[held].sum() < held.sum()):
             return DEFAULT_ROUNDS
         booster = self._boost(x[fitted], y[fitted], weights[fitted], MAX_ROUNDS, (x[held], y[held]))
-        return booster.best_iteration or MAX_ROUNDS
+        return max(booster.best_iteration or MAX_ROUNDS, FEWEST_ROUNDS)
 
     def _out_of_time(self, train: TrainingSet, x: Floats, y: Floats,
                      weights: Floats) -> tuple[Floats, Floats, np.ndarray[Any, np.dtype[np.int64]]]:
@@ -274,25 +283,25 @@ class Model:
         in time, -1 where there is none.
         """
         trees, logit, folds = np.zeros(len(y)), np.zeros(len(y)), np.full(len(y), -1)
+        for fold, (fitted, held) in enumerate(self._splits(train, y)):
+            booster = self._boost(x[fitted], y[fitted], weights[fitted], self.rounds)
+            trees[held] = np.asarray(booster.predict(x[held], raw_score=True, num_threads=THREADS))
+            logit[held] = logistic.fit(train.X[fitted], y[fitted], self.levels, weights[fitted]).raw(train.X[held])
+            folds[held] = fold
+        return trees, logit, folds
+
+    def _splits(self, train: TrainingSet, y: Floats) -> list[tuple[Mask, Mask]]:
+        """Rolling pairs over the last third: rows that had closed before, and the rows of a span that begins then."""
         stop_at = stop_cut(train)
         if stop_at is None:
-            return trees, logit, folds
+            return []
         cutoff = train.keys["cutoff"]
         later = train.cutoffs[train.cutoffs >= stop_at]
         starts = [part[0] for part in np.array_split(later, min(FOLDS, len(later)))]
-        fold = 0
-        for start, end in zip(starts, [*starts[1:], None], strict=True):
-            fitted = (cutoff + self.target.window <= start).to_numpy()
-            held = ((cutoff >= start) & ((cutoff < end) if end is not None else True)).to_numpy()
-            if not 0 < y[fitted].sum() < fitted.sum():
-                continue
-            booster = self._boost(x[fitted], y[fitted], weights[fitted], self.rounds)
-            trees[held] = np.asarray(booster.predict(x[held], raw_score=True, num_threads=THREADS))
-            plain = logistic.fit(train.X[fitted], y[fitted], self.levels, weights[fitted])
-            logit[held] = plain.raw(train.X[held])
-            folds[held] = fold
-            fold += 1
-        return trees, logit, folds
+        pairs = [((cutoff + self.target.window <= start).to_numpy(),
+                  ((cutoff >= start) & ((cutoff < end) if end is not None else True)).to_numpy())
+                 for start, end in zip(starts, [*starts[1:], None], strict=True)]
+        return [(fitted, held) for fitted, held in pairs if 0 < y[fitted].sum() < fitted.sum()]
 
     def _boost(self, x: Floats, y: Floats, weights: Floats, rounds: int,
                stop: tuple[Floats, Floats] | None = None) -> lgb.Booster:

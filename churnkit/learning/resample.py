@@ -30,20 +30,36 @@ def resampled(y: Floats, p: Floats, codes: NDArray[Any], weights: Floats) -> tup
         codes: Each row's entity, from 0, shape (n,).
         weights: Draws per resample and entity.
     """
-    order = np.argsort(-p, kind="stable")
+    order, ends = ordered(p)
     y, p, codes = y[order], p[order], codes[order]
-    ends = np.flatnonzero(np.append(p[1:] != p[:-1], True))  # the last row of each group of equal scores
     point = _metrics(y, p, codes, np.ones((1, weights.shape[1])), ends)[0]
-    step = max(1, _CELLS // max(len(y), 1))
-    parts = [_metrics(y, p, codes, weights[start:start + step], ends) for start in range(0, len(weights), step)]
+    parts = [_metrics(y, p, codes, weights[part], ends) for part in chunks(len(y), len(weights))]
     return point, np.vstack(parts)
+
+
+def ordered(p: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The order by falling score, and in it the last place of each group of equal scores."""
+    order = np.argsort(-p, kind="stable")
+    fallen = p[order]
+    return order, np.flatnonzero(np.append(fallen[1:] != fallen[:-1], True))
+
+
+def curves(y: Floats, row: Floats, ends: NDArray[Any]) -> tuple[Floats, Floats]:
+    """Positives caught and rows passed at each group's end, (resamples, groups); `row` weighs the ordered rows."""
+    return np.cumsum(row * y, axis=1)[:, ends], np.cumsum(row, axis=1)[:, ends]
+
+
+def chunks(rows: int, resamples: int) -> list[slice]:
+    """As many resamples at once as memory should hold."""
+    step = max(1, _CELLS // max(rows, 1))
+    return [slice(start, start + step) for start in range(0, resamples, step)]
 
 
 def _metrics(y: Floats, p: Floats, codes: NDArray[Any], weights: Floats, ends: NDArray[Any]) -> Floats:
     """All metrics for some resamples; rows are ordered by falling score."""
     row = weights[:, codes]
     total = row.sum(axis=1)
-    caught, passed = np.cumsum(row * y, axis=1)[:, ends], np.cumsum(row, axis=1)[:, ends]
+    caught, passed = curves(y, row, ends)
     positives = caught[:, -1]
     with np.errstate(divide="ignore", invalid="ignore"):
         gained, before = np.diff(caught, axis=1, prepend=0.0), np.hstack([np.zeros((len(row), 1)), caught[:, :-1]])

@@ -135,6 +135,27 @@ def stop_cut(rows: TrainingSet, share: float = 1 / 3) -> pd.Timestamp | None:
     return _at_or_after(cutoffs, max(cutoffs[-1] - share * room, cutoffs[0] + gap))
 
 
+def origins(rows: TrainingSet, folds: int) -> list[tuple[pd.Timestamp, pd.Timestamp | None]]:
+    """Start and end (of cutoffs; none for the last) of consecutive test spans over the later half of the time that the
+    gap leaves, with as many cutoffs each as there can be.
+
+    Raises:
+        ModelError: If the labelled cutoffs span no more than the gap.
+    """
+    if folds < 1:
+        raise ModelError(f"A backtest needs at least one fold, not {folds}.")
+    cutoffs, first = rows.cutoffs, stop_cut(rows, 1 / 2)
+    if first is None:
+        raise ModelError(
+            f"{rows.target.name}: the labelled cutoffs span less than the {rows.target.window.days} days that must lie "
+            f"between what is learnt and what is tested. Give a longer history, or set a shorter horizon, lead or "
+            f"grace in [targets.{rows.target.name}]."
+        )
+    later = cutoffs[cutoffs >= first]
+    starts = [part[0] for part in np.array_split(later, min(folds, len(later)))]
+    return list(zip(starts, [*starts[1:], None], strict=True))
+
+
 def _at_or_after(cutoffs: pd.DatetimeIndex, when: pd.Timestamp) -> pd.Timestamp:
     """The first cutoff that is not before `when`."""
     return cutoffs[min(int(cutoffs.searchsorted(when)), len(cutoffs) - 1)]
