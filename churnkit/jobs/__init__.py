@@ -88,6 +88,8 @@ def explain(folder: Path, entity: str, at: dt.datetime) -> Report:
     Raises:
         FeatureError: If it was not scored at `at`; says what to run.
     """
+    from churnkit.learning.explain import effect
+
     settings = load(folder)  # only read: nobody is kept out
     scores, reasons = load_day(settings, "scores", at), load_day(settings, "reasons", at)
     mine = None if scores is None else scores[(scores["entity_id"] == entity) | (scores["account_id"] == entity)]
@@ -103,8 +105,10 @@ def explain(folder: Path, entity: str, at: dt.datetime) -> Report:
               "came later; if it was scored before that, score the day again"
               for one in mine["entity_id"].unique() for when, names in learn.restatements(settings, one, at)]
     why = reasons[reasons["entity_id"].isin(mine["entity_id"])]
-    rows = [{"entity": row.entity_id, "target": row.target, "": row.direction,
-             "percentage_points": f"{row.points:+.1f}", "reason": row.phrase} for row in why.itertuples()]
+    both = why.merge(mine[["entity_id", "target", "probability"]], on=["entity_id", "target"])
+    effects = map(effect, both["points"], both["probability"], both["target"])
+    rows = [{"entity": row.entity_id, "target": row.target, "effect": said, "reason": row.phrase}
+            for row, said in zip(both.itertuples(), effects, strict=True)]
     data = {"scores": mine.to_dict("records"), "reasons": why.to_dict("records"),
             "tasks": [task.to_dict() for task in tasks]}
     return Report("explain", rows=rows, notes=notes, data=data)
