@@ -18,6 +18,7 @@ from churnkit.errors import ModelError, did_you_mean
 from churnkit.learning import baseline as logistic
 from churnkit.learning import calibrate
 from churnkit.learning.calibrate import Calibration, Floats, Kind
+from churnkit.learning.contributions import contributions as tree_contributions
 from churnkit.learning.explain import Shap, reasons
 from churnkit.learning.splits import TrainingSet, stop_cut
 from churnkit.learning.targets import Target
@@ -147,9 +148,7 @@ class Model:
         """SHAP values (n, features) and the expected value (n,), in log-odds; a row's sum is its raw score."""
         if features.empty:
             return np.empty((0, len(self.features))), np.empty(0)
-        found = np.asarray(self.booster_.predict(self._matrix(features), pred_contrib=True, num_threads=THREADS),
-                           dtype=float)
-        return found[:, :-1], found[:, -1]
+        return tree_contributions(self.booster_, self._matrix(features), THREADS)
 
     def explain(self, features: pd.DataFrame, top: int = 3, catalog: Catalog | None = None) -> pd.DataFrame:
         """Why each row scores as it does: `schemas.REASONS`, up to `top` rows each, what raises before what lowers.
