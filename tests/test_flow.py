@@ -16,7 +16,10 @@ from churnkit import jobs
 from churnkit.cli import app
 from churnkit.cutoffs import moment
 from churnkit.jobs import setup
+from churnkit.jobs.workspace import load_day
 from churnkit.outreach.outbox import Outbox
+from churnkit.outreach.policy import Policy
+from churnkit.settings import load
 
 AT = "2026-11-01"
 
@@ -99,6 +102,24 @@ def test_explain_says_why(done):
     code, shown = invoke("explain", "nobody", str(folder), "--at", AT)
     assert code == 1
     assert "churnkit score" in shown
+
+
+def test_only_those_who_can_become_tasks_are_explained_unless_all_are_asked_for(done):
+    """Who scores below every play, or by a model without skill, has no reasons, and `explain` says how to get them."""
+    folder, report = done
+    settings, at = load(folder), moment(AT)
+    scores, reasons = load_day(settings, "scores", at), load_day(settings, "reasons", at)
+    lowest = scores["target"].map(Policy.load(folder).opens_at)
+    can = scores[(scores["probability"] >= lowest) & scores["skill"]]
+    assert set(zip(can["target"], can["entity_id"], strict=True)) == set(
+        zip(reasons["target"], reasons["entity_id"], strict=True))
+    opened = {task["account_id"] for task in report.data["plan"]["tasks"] if task["opened_by"] == "model"}
+    assert opened <= set(can["account_id"])
+    calm = scores.loc[~scores["account_id"].isin(can["account_id"]), "account_id"].iloc[0]
+    assert any("--explain-all" in note for note in jobs.explain(folder, calm, at).notes)
+    assert invoke("score", str(folder), "--at", AT, "--explain-all")[0] == 0
+    assert set(scores["entity_id"]) == set(load_day(settings, "reasons", at)["entity_id"])
+    assert jobs.explain(folder, calm, at).rows[0]["effect"].startswith(("adds", "takes"))
 
 
 def test_check_gives_a_verdict_per_target(done):

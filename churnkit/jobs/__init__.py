@@ -62,10 +62,10 @@ def train(folder: Path, at: dt.datetime, names: Sequence[str] = ()) -> Report:
     return Report("train", rows=rows, notes=notes, data={"at": at.isoformat(), "models": rows})
 
 
-def score(folder: Path, at: dt.datetime) -> Report:
-    """Scores and reasons of everybody at `at`, by each target's champion."""
+def score(folder: Path, at: dt.datetime, *, explain_all: bool = False) -> Report:
+    """Scores of everybody at `at`, by each target's champion, and reasons of those who can become tasks, or of all."""
     with workspace(folder) as settings:
-        rows, notes = learn.score_all(settings, read(settings, at), at)
+        rows, notes = learn.score_all(settings, read(settings, at), at, explain_all=explain_all)
     return Report("score", rows=rows, notes=notes, data={"at": at.isoformat(), "scores": rows})
 
 
@@ -105,6 +105,9 @@ def explain(folder: Path, entity: str, at: dt.datetime) -> Report:
               "came later; if it was scored before that, score the day again"
               for one in mine["entity_id"].unique() for when, names in learn.restatements(settings, one, at)]
     why = reasons[reasons["entity_id"].isin(mine["entity_id"])]
+    dark = mine[~mine["target"].isin(why["target"])]
+    notes += [f"no reasons for {name}: only those for whom a play can open a task are explained. For everybody's: "
+              f"churnkit score {folder} --at {at:%Y-%m-%d} --explain-all" for name in dark["target"].unique()]
     both = why.merge(mine[["entity_id", "target", "probability"]], on=["entity_id", "target"])
     effects = map(effect, both["points"], both["probability"], both["target"])
     rows = [{"entity": row.entity_id, "target": row.target, "effect": said, "reason": row.phrase}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from churnkit.errors import FeatureError, ModelError
+from churnkit.jobs.act import policy_of
 from churnkit.jobs.workspace import log, open_registry, open_store, save, targets
 from churnkit.settings import Settings
 
@@ -138,12 +139,16 @@ def _train(settings: Settings, tables: Tables, target: Target, at: dt.datetime) 
     return row, [dataset.says(), trained.evaluation.says()]
 
 
-def score_all(settings: Settings, tables: Tables, at: dt.datetime) -> tuple[list[dict[str, Any]], list[str]]:
-    """Everybody's scores and reasons at `at` by each target's champion, into the files of that day."""
+def score_all(settings: Settings, tables: Tables, at: dt.datetime, *,
+              explain_all: bool = False) -> tuple[list[dict[str, Any]], list[str]]:
+    """Everybody's scores at `at` by each target's champion, and why of those who can become tasks, into the files of
+    that day; with `explain_all` everybody's reasons.
+    """
     from churnkit.learning.value import stakes
     from churnkit.signals.points import prediction_points
 
     store, registry = open_store(settings), open_registry(settings)
+    policy = None if explain_all else policy_of(settings)
     rows, notes = [], []
     for target in targets(settings, tables):
         champion = registry.champion(target.name)
@@ -158,8 +163,12 @@ def score_all(settings: Settings, tables: Tables, at: dt.datetime) -> tuple[list
         log.info("scoring %d rows for %s with %s", len(frame), target.name, champion.version)
         scores = stakes(champion.model.predict(frame), frame, tables).assign(skill=champion.skill)
         save(settings, "scores", target.name, at, scores)
-        save(settings, "reasons", target.name, at, champion.model.explain(frame, top=6, catalog=store.catalog))
+        told = frame
+        if policy is not None:  # a model without proven skill opens no task, whatever it says
+            can = (scores["probability"] >= policy.opens_at(target.name)) & champion.skill
+            told = frame[can.to_numpy()].reset_index(drop=True)
+        save(settings, "reasons", target.name, at, champion.model.explain(told, top=6, catalog=store.catalog))
         high = int((scores["band"] == "high").sum())
         rows.append({"target": target.name, "version": champion.version, "scored": len(scores), "high": high,
-                     "skill": "proven" if champion.skill else "no skill"})
+                     "explained": len(told), "skill": "proven" if champion.skill else "no skill"})
     return rows, notes

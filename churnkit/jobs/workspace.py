@@ -117,8 +117,9 @@ def load_day(settings: Settings, what: str, at: dt.datetime) -> pd.DataFrame | N
     """The scores or reasons of all targets at a cutoff, or None where none were made."""
     import pandas as pd
 
-    files = sorted((settings.state / what).glob(f"*/{at:%Y%m%dT%H%M%SZ}.parquet"))
-    return pd.concat([_read_day(file) for file in files], ignore_index=True) if files else None
+    frames = [_read_day(file) for file in sorted((settings.state / what).glob(f"*/{at:%Y%m%dT%H%M%SZ}.parquet"))]
+    full = [frame for frame in frames if len(frame)]  # an empty one's columns have no types
+    return pd.concat(full, ignore_index=True) if full else frames[0] if frames else None
 
 
 def _read_day(file: Path) -> pd.DataFrame:
