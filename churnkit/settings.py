@@ -216,6 +216,11 @@ class FeatureSettings(_Frozen):
     own: Annotated[tuple[str, ...], BeforeValidator(lambda own: [own] if isinstance(own, str) else own)] = ()
     """Files that define tables and features of the workspace's own: TOML, or Python where `allow_code` is set. Left
     out: features.toml beside churnkit.toml, where there is one."""
+    protected: list[Annotated[str, Field(pattern=r"\w")]] = Field(default_factory=list)
+    """Features, or words in their names, that are neither inputs nor reasons; gender, religion and their like always
+    are: churnkit/signals/protected.py."""
+    allow: list[str] = Field(default_factory=list)
+    """Features or words that are no longer protected."""
 
 
 class TextSettings(_Frozen):

@@ -136,7 +136,20 @@ def _train(settings: Settings, tables: Tables, target: Target, at: dt.datetime) 
     trained = fit(target, dataset, seed=settings.training.seed, test_share=settings.training.test_share)
     version = open_registry(settings).register(trained, at=at)
     row = {"target": target.name, "version": version, **trained.evaluation.summary()}
-    return row, [dataset.says(), trained.evaluation.says()]
+    shut = ", ".join(_protected(store, target))
+    said = [f"{target.name}: protected, so neither inputs nor reasons: {shut}"] if shut else []
+    return row, [dataset.says(), *said, trained.evaluation.says()]
+
+
+def _protected(store: Store, target: Target) -> list[str]:
+    """The features among the target's groups that protection keeps from its model."""
+    from churnkit.learning.targets import TARGETS
+    from churnkit.signals.catalog import Catalog
+    from churnkit.signals.features import groups
+
+    known = groups(store.catalog or Catalog())
+    seen = {name for group in target.groups for name in known[group].names}
+    return sorted(seen & set(target.never) - set(TARGETS[target.name].never))
 
 
 def score_all(settings: Settings, tables: Tables, at: dt.datetime, *,
