@@ -22,6 +22,7 @@ from churnkit.outreach.policy import Policy
 from churnkit.settings import load
 
 AT = "2026-11-01"
+BEFORE = "2026-10-04"
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,13 @@ def test_only_those_who_can_become_tasks_are_explained_unless_all_are_asked_for(
     assert opened <= set(can["account_id"])
     calm = scores.loc[~scores["account_id"].isin(can["account_id"]), "account_id"].iloc[0]
     assert any("--explain-all" in note for note in jobs.explain(folder, calm, at).notes)
+    jobs.features(folder, moment(BEFORE))
+    jobs.score(folder, moment(BEFORE), explain_all=True)
     assert invoke("score", str(folder), "--at", AT, "--explain-all")[0] == 0
+    changed = load_day(settings, "reasons", at)["changed"]
+    assert changed.str.contains("was .* on 4 October").any()
+    assert changed.str.contains("new since 4 October").any()
+    assert (changed == "").any()
     assert set(scores["entity_id"]) == set(load_day(settings, "reasons", at)["entity_id"])
     assert jobs.explain(folder, calm, at).rows[0]["effect"].startswith(("adds", "takes"))
 

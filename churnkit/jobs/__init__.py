@@ -110,8 +110,10 @@ def explain(folder: Path, entity: str, at: dt.datetime) -> Report:
               f"churnkit score {folder} --at {at:%Y-%m-%d} --explain-all" for name in dark["target"].unique()]
     both = why.merge(mine[["entity_id", "target", "probability"]], on=["entity_id", "target"])
     effects = map(effect, both["points"], both["probability"], both["target"])
-    rows = [{"entity": row.entity_id, "target": row.target, "effect": said, "reason": row.phrase}
-            for row, said in zip(both.itertuples(), effects, strict=True)]
+    changes = both["changed"].fillna("") if "changed" in both else [""] * len(both)  # no column in files of before
+    rows = [{"entity": row.entity_id, "target": row.target, "effect": said,
+             "reason": f"{row.phrase!s} ({changed})" if changed else row.phrase}
+            for row, said, changed in zip(both.itertuples(), effects, changes, strict=True)]
     data = {"scores": mine.to_dict("records"), "reasons": why.to_dict("records"),
             "tasks": [task.to_dict() for task in tasks]}
     return Report("explain", rows=rows, notes=notes, data=data)

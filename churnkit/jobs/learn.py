@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from churnkit.errors import FeatureError, ModelError
 from churnkit.jobs.act import policy_of
-from churnkit.jobs.workspace import log, open_registry, open_store, save, targets
+from churnkit.jobs.workspace import load_before, log, open_registry, open_store, save, targets
 from churnkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -180,8 +180,31 @@ def score_all(settings: Settings, tables: Tables, at: dt.datetime, *,
         if policy is not None:  # a model without proven skill opens no task, whatever it says
             can = (scores["probability"] >= policy.opens_at(target.name)) & champion.skill
             told = frame[can.to_numpy()].reset_index(drop=True)
-        save(settings, "reasons", target.name, at, champion.model.explain(told, top=6, catalog=store.catalog))
+        why = champion.model.explain(told, top=6, catalog=store.catalog)
+        why = _with_changes(settings, tables, store, target, why, told)
+        save(settings, "reasons", target.name, at, why)
         high = int((scores["band"] == "high").sum())
         rows.append({"target": target.name, "version": champion.version, "scored": len(scores), "high": high,
                      "explained": len(told), "skill": "proven" if champion.skill else "no skill"})
     return rows, notes
+
+
+def _with_changes(settings: Settings, tables: Tables, store: Store, target: Target,
+                  why: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
+    """The reasons of these features with what changed since the run before, where there was one."""
+    from churnkit.learning.changes import Earlier, since
+    from churnkit.signals.points import prediction_points
+
+    if why.empty:
+        return why
+    try:
+        before = load_before(settings, "reasons", target.name, features["cutoff"].iloc[0])
+        if before is None:
+            return why
+        points = prediction_points(tables, target.entity, at=before[0])
+        points = points[points["entity_id"].isin(features["entity_id"])].reset_index(drop=True)
+        then = store.read(points, target) if len(points) else points
+    except FeatureError as error:  # what was then may be gone: the reasons of now stand without it
+        log.warning("what changed in the reasons for %s is not told: %s", target.name, error)
+        return why
+    return since(why, features, Earlier(*before, then), store.catalog)

@@ -122,6 +122,20 @@ def load_day(settings: Settings, what: str, at: dt.datetime) -> pd.DataFrame | N
     return pd.concat(full, ignore_index=True) if full else frames[0] if frames else None
 
 
+def load_before(settings: Settings, what: str, target: str,
+                at: dt.datetime) -> tuple[pd.Timestamp, pd.DataFrame] | None:
+    """The newest scores or reasons of a target from before a cutoff, with their own cutoff; None where there are none.
+
+    Raises:
+        FeatureError: If that file cannot be read.
+    """
+    import pandas as pd
+
+    own = file_of(settings, what, target, at)
+    older = sorted(file for file in own.parent.glob("*.parquet") if file.name < own.name)
+    return (pd.Timestamp(older[-1].stem), _read_day(older[-1])) if older else None
+
+
 def _read_day(file: Path) -> pd.DataFrame:
     import pandas as pd
 

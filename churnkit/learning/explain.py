@@ -94,7 +94,7 @@ def reasons(
         "contribution": given, "points": given * per_log_odds(shap)[row],
         "direction": np.where(given > 0, "raises", "lowers"),
         "phrase": [one.phrase(mine, other) for one, mine, other in zip(picked, value, partner, strict=True)],
-        "mutable": [one.mutable for one in picked],
+        "mutable": [one.mutable for one in picked], "changed": "",
     })
     return found[list(REASONS)]
 
