@@ -161,14 +161,16 @@ def backtest(
 
 
 @app.command()
-def score(folder: Folder = HERE, at: At = TODAY, as_json: Json = False) -> None:
-    """Score everybody and give reasons.
+def score(folder: Folder = HERE, at: At = TODAY,
+          explain_all: Annotated[bool, typer.Option(help="Reasons of everybody, not only of possible tasks.")] = False,
+          as_json: Json = False) -> None:
+    """Score everybody, and give reasons of those who can become tasks.
 
     Example: churnkit score acme --at 2026-11-01
     """
     from churnkit import jobs
 
-    _do(lambda: jobs.score(folder, _at(at)), as_json)
+    _do(lambda: jobs.score(folder, _at(at), explain_all=explain_all), as_json)
 
 
 @app.command()

@@ -279,9 +279,10 @@ SCORES = ("entity_id", "account_id", "cutoff", "target", "probability", "percent
 """One row per scored entity: `entity_id` is an account's or an asset's id; `band` is low, medium or high."""
 
 REASONS = ("entity_id", "cutoff", "target", "rank", "feature", "value", "compared_with", "contribution", "points",
-           "direction", "phrase", "mutable")
-"""Up to `top` rows per scored entity: `contribution` in log-odds, `points` in percentage points of probability,
-`direction` is raises or lowers, `phrase` is plain words with the value and what it is compared with."""
+           "direction", "phrase", "mutable", "changed")
+"""Up to `top` rows per scored entity. `contribution` is the family's in log-odds, `points` the same in percentage
+points (all families' add up to probability - base), `feature` what says it best, `direction` raises or lowers, `phrase`
+is plain words with the value and what it is compared with, `changed` what is new since the run before, in words."""
 
 LABELS = ("row_id", "entity_id", "account_id", "cutoff", "target", "label", "why_none", "kind", "value", "treated",
           "propensity")

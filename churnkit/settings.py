@@ -227,6 +227,11 @@ class FeatureSettings(_Frozen):
     own: Annotated[tuple[str, ...], BeforeValidator(lambda own: [own] if isinstance(own, str) else own)] = ()
     """Files that define tables and features of the workspace's own: TOML, or Python where `allow_code` is set. Left
     out: features.toml beside churnkit.toml, where there is one."""
+    protected: list[Annotated[str, Field(pattern=r"\w")]] = Field(default_factory=list)
+    """Features, or words in their names, that are neither inputs nor reasons; gender, religion and their like always
+    are: churnkit/signals/protected.py."""
+    allow: list[str] = Field(default_factory=list)
+    """Features or words that pass: no longer protected, or with leave to predict suspiciously well alone."""
 
 
 class TextSettings(_Frozen):
@@ -292,8 +297,6 @@ class Settings(_Frozen):
     engine_folder: str = "state/engine"
     """spark only: where the tables lie while features are computed; every worker must see it under this path."""
     training: TrainingSettings = TrainingSettings()
-    allow: tuple[str, ...] = ()
-    """Features that pass by name although `churnkit audit features` suspects them of knowing the outcome."""
     value: ValueSettings = ValueSettings()
     policy: str = "outreach.toml"
     store: str = "features"

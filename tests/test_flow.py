@@ -18,13 +18,15 @@ from churnkit.cli import app
 from churnkit.cutoffs import moment
 from churnkit.jobs import setup
 from churnkit.jobs.learn import suspected
-from churnkit.jobs.workspace import open_registry
+from churnkit.jobs.workspace import load_day, open_registry
 from churnkit.learning.splits import TrainingSet
 from churnkit.learning.targets import CHURN
 from churnkit.outreach.outbox import Outbox
+from churnkit.outreach.policy import Policy
 from churnkit.settings import load
 
 AT = "2026-11-01"
+BEFORE = "2026-10-04"
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +123,30 @@ def test_explain_says_why(done):
     assert "churnkit score" in shown
 
 
+def test_only_those_who_can_become_tasks_are_explained_unless_all_are_asked_for(done):
+    """Who scores below every play, or by a model without skill, has no reasons, and `explain` says how to get them."""
+    folder, report = done
+    settings, at = load(folder), moment(AT)
+    scores, reasons = load_day(settings, "scores", at), load_day(settings, "reasons", at)
+    lowest = scores["target"].map(Policy.load(folder).opens_at)
+    can = scores[(scores["probability"] >= lowest) & scores["skill"]]
+    assert set(zip(can["target"], can["entity_id"], strict=True)) == set(
+        zip(reasons["target"], reasons["entity_id"], strict=True))
+    opened = {task["account_id"] for task in report.data["plan"]["tasks"] if task["opened_by"] == "model"}
+    assert opened <= set(can["account_id"])
+    calm = scores.loc[~scores["account_id"].isin(can["account_id"]), "account_id"].iloc[0]
+    assert any("--explain-all" in note for note in jobs.explain(folder, calm, at).notes)
+    jobs.features(folder, moment(BEFORE))
+    jobs.score(folder, moment(BEFORE), explain_all=True)
+    assert invoke("score", str(folder), "--at", AT, "--explain-all")[0] == 0
+    changed = load_day(settings, "reasons", at)["changed"]
+    assert changed.str.contains("was .* on 4 October").any()
+    assert changed.str.contains("new since 4 October").any()
+    assert (changed == "").any()
+    assert set(scores["entity_id"]) == set(load_day(settings, "reasons", at)["entity_id"])
+    assert jobs.explain(folder, calm, at).rows[0]["effect"].startswith(("adds", "takes"))
+
+
 def test_check_gives_a_verdict_per_target(done):
     """Feeds, missing tables and a verdict for each of the three."""
     folder, _ = done
@@ -179,7 +205,7 @@ def test_a_suspect_feature_holds_a_version_back(done, monkeypatch):
     assert before == open_registry(load(folder)).champion("maintenance").version
     file = folder / "churnkit.toml"
     kept = file.read_text(encoding="utf-8")
-    file.write_text(f"allow = {json.dumps(suspects)}\n{kept}", encoding="utf-8")
+    file.write_text(kept.replace("[features]", f"[features]\nallow = {json.dumps(suspects)}"), encoding="utf-8")
     try:
         allowed = jobs.train(folder, moment(AT), ["maintenance"])
     finally:

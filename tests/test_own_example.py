@@ -65,7 +65,7 @@ def done(tmp_path_factory) -> Path:
     (folder / "features.toml").write_text(block("toml"), encoding="utf-8")
     jobs.train(folder, AT, ["churn"])
     jobs.features(folder, AT)
-    jobs.score(folder, AT)
+    jobs.score(folder, AT, explain_all=True)
     return folder
 
 

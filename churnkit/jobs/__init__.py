@@ -79,10 +79,10 @@ def backtest(folder: Path, at: dt.datetime, names: Sequence[str] = (), *, folds:
     return report(found, notes, at)
 
 
-def score(folder: Path, at: dt.datetime) -> Report:
-    """Scores and reasons of everybody at `at`, by each target's champion."""
+def score(folder: Path, at: dt.datetime, *, explain_all: bool = False) -> Report:
+    """Scores of everybody at `at`, by each target's champion, and reasons of those who can become tasks, or of all."""
     with workspace(folder) as settings:
-        rows, notes = learn.score_all(settings, read(settings, at), at)
+        rows, notes = learn.score_all(settings, read(settings, at), at, explain_all=explain_all)
     return Report("score", rows=rows, notes=notes, data={"at": at.isoformat(), "scores": rows})
 
 
@@ -105,6 +105,8 @@ def explain(folder: Path, entity: str, at: dt.datetime) -> Report:
     Raises:
         FeatureError: If it was not scored at `at`; says what to run.
     """
+    from churnkit.learning.explain import effect
+
     settings = load(folder)  # only read: nobody is kept out
     scores, reasons = load_day(settings, "scores", at), load_day(settings, "reasons", at)
     mine = None if scores is None else scores[(scores["entity_id"] == entity) | (scores["account_id"] == entity)]
@@ -120,8 +122,15 @@ def explain(folder: Path, entity: str, at: dt.datetime) -> Report:
               "came later; if it was scored before that, score the day again"
               for one in mine["entity_id"].unique() for when, names in learn.restatements(settings, one, at)]
     why = reasons[reasons["entity_id"].isin(mine["entity_id"])]
-    rows = [{"entity": row.entity_id, "target": row.target, "": row.direction,
-             "percentage_points": f"{row.points:+.1f}", "reason": row.phrase} for row in why.itertuples()]
+    dark = mine[~mine["target"].isin(why["target"])]
+    notes += [f"no reasons for {name}: only those for whom a play can open a task are explained. For everybody's: "
+              f"churnkit score {folder} --at {at:%Y-%m-%d} --explain-all" for name in dark["target"].unique()]
+    both = why.merge(mine[["entity_id", "target", "probability"]], on=["entity_id", "target"])
+    effects = map(effect, both["points"], both["probability"], both["target"])
+    changes = both["changed"].fillna("") if "changed" in both else [""] * len(both)  # no column in files of before
+    rows = [{"entity": row.entity_id, "target": row.target, "effect": said,
+             "reason": f"{row.phrase!s} ({changed})" if changed else row.phrase}
+            for row, said, changed in zip(both.itertuples(), effects, changes, strict=True)]
     data = {"scores": mine.to_dict("records"), "reasons": why.to_dict("records"),
             "tasks": [task.to_dict() for task in tasks]}
     return Report("explain", rows=rows, notes=notes, data=data)

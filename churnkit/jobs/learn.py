@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from churnkit.errors import FeatureError, ModelError
+from churnkit.jobs.act import policy_of
 from churnkit.jobs.report import HELD_BACK
-from churnkit.jobs.workspace import log, open_registry, open_store, save, targets
+from churnkit.jobs.workspace import load_before, log, open_registry, open_store, save, targets
 from churnkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -147,19 +148,21 @@ def _train(settings: Settings, tables: Tables, target: Target, at: dt.datetime) 
 
     dataset = _dataset(settings, tables, target, at)
     found = suspected(dataset)
-    suspects = [name for name in found["feature"] if name not in settings.allow]
+    suspects = [name for name in found["feature"] if name not in settings.features.allow]
     log.info("training %s on %d labelled rows", target.name, len(dataset.y))
     trained = fit(target, dataset, seed=settings.training.seed, test_share=settings.training.test_share)
     version = open_registry(settings).register(trained, at=at, suspects=suspects)
     row = {"target": target.name, "version": version, **trained.evaluation.summary()}
-    notes = [dataset.says(), trained.evaluation.says()]
+    shut = ", ".join(_protected(open_store(settings), target))
+    said = [f"{target.name}: protected, so neither inputs nor reasons: {shut}"] if shut else []
+    notes = [dataset.says(), *said, trained.evaluation.says()]
     if suspects:
         row["suspects"] = suspects
         notes += [f"{target.name}: '{one.feature}': {one.says}." for one in found.itertuples()
                   if one.feature in suspects]
         notes.append(f"{target.name}: {version} is held back, because such features may know the outcome; the champion "
                      "goes on scoring. See churnkit audit time. What is right to be that good, let pass by name in "
-                     f"churnkit.toml: allow = {json.dumps(suspects)}")
+                     f"[features] of churnkit.toml: allow = {json.dumps(suspects)}")
     return row, notes
 
 
@@ -226,12 +229,27 @@ def _backtest(settings: Settings, tables: Tables, target: Target, at: dt.datetim
                     seed=seed), notes
 
 
-def score_all(settings: Settings, tables: Tables, at: dt.datetime) -> tuple[list[dict[str, Any]], list[str]]:
-    """Everybody's scores and reasons at `at` by each target's champion, into the files of that day."""
+def _protected(store: Store, target: Target) -> list[str]:
+    """The features among the target's groups that protection keeps from its model."""
+    from churnkit.learning.targets import TARGETS
+    from churnkit.signals.catalog import Catalog
+    from churnkit.signals.features import groups
+
+    known = groups(store.catalog or Catalog())
+    seen = {name for group in target.groups for name in known[group].names}
+    return sorted(seen & set(target.never) - set(TARGETS[target.name].never))
+
+
+def score_all(settings: Settings, tables: Tables, at: dt.datetime, *,
+              explain_all: bool = False) -> tuple[list[dict[str, Any]], list[str]]:
+    """Everybody's scores at `at` by each target's champion, and why of those who can become tasks, into the files of
+    that day; with `explain_all` everybody's reasons.
+    """
     from churnkit.learning.value import stakes
     from churnkit.signals.points import prediction_points
 
     store, registry = open_store(settings), open_registry(settings)
+    policy = None if explain_all else policy_of(settings)
     rows, notes = [], []
     for target in targets(settings, tables):
         champion = registry.champion(target.name)
@@ -246,8 +264,35 @@ def score_all(settings: Settings, tables: Tables, at: dt.datetime) -> tuple[list
         log.info("scoring %d rows for %s with %s", len(frame), target.name, champion.version)
         scores = stakes(champion.model.predict(frame), frame, tables).assign(skill=champion.skill)
         save(settings, "scores", target.name, at, scores)
-        save(settings, "reasons", target.name, at, champion.model.explain(frame, top=6, catalog=store.catalog))
+        told = frame
+        if policy is not None:  # a model without proven skill opens no task, whatever it says
+            can = (scores["probability"] >= policy.opens_at(target.name)) & champion.skill
+            told = frame[can.to_numpy()].reset_index(drop=True)
+        why = champion.model.explain(told, top=6, catalog=store.catalog)
+        why = _with_changes(settings, tables, store, target, why, told)
+        save(settings, "reasons", target.name, at, why)
         high = int((scores["band"] == "high").sum())
         rows.append({"target": target.name, "version": champion.version, "scored": len(scores), "high": high,
-                     "skill": "proven" if champion.skill else "no skill"})
+                     "explained": len(told), "skill": "proven" if champion.skill else "no skill"})
     return rows, notes
+
+
+def _with_changes(settings: Settings, tables: Tables, store: Store, target: Target,
+                  why: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
+    """The reasons of these features with what changed since the run before, where there was one."""
+    from churnkit.learning.changes import Earlier, since
+    from churnkit.signals.points import prediction_points
+
+    if why.empty:
+        return why
+    try:
+        before = load_before(settings, "reasons", target.name, features["cutoff"].iloc[0])
+        if before is None:
+            return why
+        points = prediction_points(tables, target.entity, at=before[0])
+        points = points[points["entity_id"].isin(features["entity_id"])].reset_index(drop=True)
+        then = store.read(points, target) if len(points) else points
+    except FeatureError as error:  # what was then may be gone: the reasons of now stand without it
+        log.warning("what changed in the reasons for %s is not told: %s", target.name, error)
+        return why
+    return since(why, features, Earlier(*before, then), store.catalog)

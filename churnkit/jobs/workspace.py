@@ -117,8 +117,23 @@ def load_day(settings: Settings, what: str, at: dt.datetime) -> pd.DataFrame | N
     """The scores or reasons of all targets at a cutoff, or None where none were made."""
     import pandas as pd
 
-    files = sorted((settings.state / what).glob(f"*/{at:%Y%m%dT%H%M%SZ}.parquet"))
-    return pd.concat([_read_day(file) for file in files], ignore_index=True) if files else None
+    frames = [_read_day(file) for file in sorted((settings.state / what).glob(f"*/{at:%Y%m%dT%H%M%SZ}.parquet"))]
+    full = [frame for frame in frames if len(frame)]  # an empty one's columns have no types
+    return pd.concat(full, ignore_index=True) if full else frames[0] if frames else None
+
+
+def load_before(settings: Settings, what: str, target: str,
+                at: dt.datetime) -> tuple[pd.Timestamp, pd.DataFrame] | None:
+    """The newest scores or reasons of a target from before a cutoff, with their own cutoff; None where there are none.
+
+    Raises:
+        FeatureError: If that file cannot be read.
+    """
+    import pandas as pd
+
+    own = file_of(settings, what, target, at)
+    older = sorted(file for file in own.parent.glob("*.parquet") if file.name < own.name)
+    return (pd.Timestamp(older[-1].stem), _read_day(older[-1])) if older else None
 
 
 def _read_day(file: Path) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from churnkit.learning.calibrate import Floats
+from churnkit.learning.families import Families, clearness, family
 from churnkit.learning.targets import Target
 from churnkit.schemas import REASONS
 from churnkit.signals.catalog import Catalog
@@ -22,19 +22,25 @@ SMALL = 0.02
 """A contribution below this (log-odds) is no reason."""
 FIXED = 0.5
 """What nobody can change counts this much when the few places for reasons are given out."""
+GAP, STEP = 1e-4, 0.05
+"""Below that gap (log-odds) between a score and its base, points are told by the slope over such a step either way."""
 
 
 @dataclass(frozen=True, eq=False)
 class Shap:
     """SHAP values of n rows and k inputs, in log-odds: names (k), contributions (n, k), raw scores (n), and the
-    calibration
-    from raw scores to probabilities.
+    calibration from raw scores to probabilities.
     """
 
     names: tuple[str, ...]
     contributions: Floats
     raw: Floats
     probability: Callable[[Floats], Floats]
+
+    @property
+    def base(self) -> Floats:
+        """The raw score that the contributions start from, shape (n,)."""
+        return np.asarray(self.raw - self.contributions.sum(axis=1))
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class About:
 
     name: str
     family: str
+    clear: float
     mutable: bool
     compare: str | None
     phrase: Callable[[Any, Any], str]
@@ -53,9 +60,9 @@ def reasons(
 ) -> pd.DataFrame:
     """Up to `top` reasons per row: `schemas.REASONS`.
 
-    Of a family (one signal over several windows, or a signal and what it is compared with) only the strongest is
-    told. What people can change is preferred and comes first; where anything works the other way, the last place is
-    its own.
+    A family (one signal over several windows, or a signal and what it is compared with) is one reason: its
+    contributions are added, and the feature that says it most clearly is named. What people can change is preferred
+    and comes first; where anything works the other way, the last place is its own.
 
     Args:
         target: Whose reasons these are.
@@ -67,10 +74,11 @@ def reasons(
     about, contributions = _about(shap.names, catalog), shap.contributions
     if features.empty or not about or top < 1:
         return pd.DataFrame(columns=list(REASONS))
-    strongest = _strongest(contributions, [one.family for one in about])
-    row, rank, feature = _chosen(contributions, strongest, np.array([one.mutable for one in about]), top)
-    given = contributions[row, feature]
-    points = 100 * (shap.probability(shap.raw[row]) - shap.probability(shap.raw[row] - given))
+    families = Families([one.family for one in about])
+    added = families.added(contributions)
+    spoken = families.spoken(contributions, added, np.array([one.clear for one in about]))
+    row, rank, place = _chosen(added, np.array([one.mutable for one in about])[spoken], top)
+    given, feature = added[row, place], spoken[row, place]
     values = {one.name: features[one.name].to_numpy(dtype=object) for one in about}
     compared = {one.compare: features[one.compare].to_numpy(dtype=object)
                 for one in about if one.compare is not None and one.compare in features}
@@ -83,82 +91,88 @@ def reasons(
         "entity_id": features["entity_id"].to_numpy()[row], "cutoff": features["cutoff"].array.take(row),
         "target": target.name, "rank": rank, "feature": [one.name for one in picked],
         "value": [_text(one) for one in value], "compared_with": [_text(one) for one in partner],
-        "contribution": given, "points": points, "direction": np.where(given > 0, "raises", "lowers"),
+        "contribution": given, "points": given * per_log_odds(shap)[row],
+        "direction": np.where(given > 0, "raises", "lowers"),
         "phrase": [one.phrase(mine, other) for one, mine, other in zip(picked, value, partner, strict=True)],
-        "mutable": [one.mutable for one in picked],
+        "mutable": [one.mutable for one in picked], "changed": "",
     })
     return found[list(REASONS)]
 
 
-def family(name: str, compare: str | None = None) -> str:
-    """The signal that a feature is about, whatever its window.
+def per_log_odds(shap: Shap) -> Floats:
+    """What one unit of log-odds is worth in points of probability, row by row, shape (n,), so that the points of all
+    families add up to 100 x (p - base): (p - base) / (raw - raw base), where base is the probability of the raw base.
 
-    >>> family("events_7d") == family("events_84d") == family("events_28d_change")
-    True
-    >>> family("events_28d") == family("events_vs_usual_28d"), family("nps_last") == family("nps_change")
-    (True, True)
+    Where that gap is next to nothing it is the calibration's slope there.
+
+    >>> half = Shap(("a",), np.array([[2.0]]), np.array([1.0]), lambda raw: np.clip(0.5 + raw / 10, 0, 1))
+    >>> per_log_odds(half).round(6).tolist()
+    [10.0]
     """
-    own = re.sub(r"_(?:\d+[dh])(?=_|$)", "", name)
-    own = re.sub(r"_(?:change|trend|ratio|before|last|detractor|vs_usual|usual)(?=_|$)", "", own)
-    return own or compare or name
+    base = shap.base
+    gap = shap.raw - base
+    near = np.abs(gap) < GAP
+    slope = (shap.probability(shap.raw + STEP) - shap.probability(shap.raw - STEP)) / (2 * STEP)
+    ratio = (shap.probability(shap.raw) - shap.probability(base)) / np.where(near, 1.0, gap)
+    return np.asarray(100 * np.where(near, slope, ratio))
 
 
-def _strongest(contributions: Floats, families: list[str]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """True where a feature's contribution is the largest of its family in that row, shape (n, k)."""
-    keep = np.ones(contributions.shape, dtype=bool)
-    size = np.abs(contributions)
-    groups: dict[str, list[int]] = {}
-    for place, name in enumerate(families):
-        groups.setdefault(name, []).append(place)
-    for places in groups.values():
-        if len(places) > 1:
-            best = size[:, places].argmax(axis=1)
-            keep[:, places] = best[:, None] == np.arange(len(places))[None, :]
-    return keep
+def effect(points: float, probability: float, target: str = "churn") -> str:
+    """Points in words, beside the probability that they are part of; what is hoped for is a chance, else it is a risk.
+
+    >>> effect(12.3, 0.41), effect(-0.2, 0.41, "expansion")
+    ('adds about 12 points to a risk of 41%', 'takes under 1 point off a chance of 41%')
+    """
+    size = abs(round(points))
+    about = f"about {size} point{'s' if size > 1 else ''}" if size else "under 1 point"
+    verb, joint = ("adds", "to") if points > 0 else ("takes", "off")
+    return f"{verb} {about} {joint} a {'chance' if target == 'expansion' else 'risk'} of {probability:.0%}"
 
 
 def _chosen(
-    contributions: Floats,
-    allowed: np.ndarray[Any, np.dtype[np.bool_]],
-    mutable: np.ndarray[Any, np.dtype[np.bool_]],
-    top: int,
+    added: Floats, mutable: np.ndarray[Any, np.dtype[np.bool_]], top: int
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Row, rank (from 1) and feature of each reason told, ordered by row and rank."""
-    size = np.where(
-        allowed & (np.abs(contributions) >= SMALL), np.abs(contributions) * np.where(mutable, 1.0, FIXED), 0.0
-    )
-    top = min(top, contributions.shape[1])
-    order = np.argsort(-size, axis=1, kind="stable")
-    first = order[:, :top]
-    sign = np.sign(np.take_along_axis(contributions, first, axis=1)) * (np.take_along_axis(size, first, axis=1) > 0)
+    """Row, rank (from 1) and family of each reason told, ordered by row and rank.
+
+    Args:
+        added: The families' contributions, shape (n, families).
+        mutable: Whether people can change what speaks for each, shape (n, families).
+        top: How many reasons a row may have.
+    """
+    size = np.where(np.abs(added) >= SMALL, np.abs(added) * np.where(mutable, 1.0, FIXED), 0.0)
+    top = min(top, added.shape[1])
+    first = np.argsort(-size, axis=1, kind="stable")[:, :top]
+    sign = np.sign(np.take_along_axis(added, first, axis=1)) * (np.take_along_axis(size, first, axis=1) > 0)
     if top > 1:  # one place for the strongest that works the other way
         for direction in (1, -1):
             lonely = ~(sign == -direction).any(axis=1) & (sign == direction).all(axis=1)
-            other = np.where(np.sign(contributions) == -direction, size, 0.0)
+            other = np.where(np.sign(added) == -direction, size, 0.0)
             best = other.argmax(axis=1)
             swap = lonely & (other[np.arange(len(other)), best] > 0)
             first[swap, -1] = best[swap]
     score = np.take_along_axis(size, first, axis=1)
-    given = np.take_along_axis(contributions, first, axis=1)
+    given = np.take_along_axis(added, first, axis=1)
     rows = np.repeat(np.arange(len(first)), first.shape[1])
-    flat = pd.DataFrame({"row": rows, "feature": first.ravel(), "score": score.ravel(), "lowers": (given < 0).ravel(),
-                         "fixed": ~mutable[first].ravel()})
+    flat = pd.DataFrame({"row": rows, "family": first.ravel(), "score": score.ravel(), "lowers": (given < 0).ravel(),
+                         "fixed": ~np.take_along_axis(mutable, first, axis=1).ravel()})
     flat = flat[flat["score"] > 0].sort_values(["row", "lowers", "fixed", "score"], ascending=[True, True, True, False],
                                                kind="stable")
-    return flat["row"].to_numpy(), flat.groupby("row").cumcount().to_numpy() + 1, flat["feature"].to_numpy()
+    return flat["row"].to_numpy(), flat.groupby("row").cumcount().to_numpy() + 1, flat["family"].to_numpy()
 
 
 def _about(names: tuple[str, ...], catalog: Catalog | None) -> list[About]:
     """What the feature definitions say of each feature; one they do not know is told plainly."""
     catalog = catalog or Catalog()
     known = {one.name: one for group in groups(catalog).values() for one in group.features}
+    compared = {one.compare for one in known.values()}
     about = []
     for name in names:
-        one = known.get(name)
+        one, clear = known.get(name), clearness(known.get(name), name in compared)
         if one is None:
-            about.append(About(name, family(name), False, None, _plain(name)))
+            about.append(About(name, family(name), clear, False, None, _plain(name)))
         else:
-            about.append(About(name, family(name, one.compare), one.mutable, one.compare, _told(one, catalog.currency)))
+            about.append(About(name, family(name, one.compare), clear, one.mutable, one.compare,
+                               _told(one, catalog.currency)))
     return about
 
 

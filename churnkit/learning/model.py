@@ -18,6 +18,7 @@ from churnkit.errors import ModelError, did_you_mean
 from churnkit.learning import baseline as logistic
 from churnkit.learning import calibrate, choice
 from churnkit.learning.calibrate import Calibration, Floats, Kind
+from churnkit.learning.contributions import contributions as tree_contributions
 from churnkit.learning.explain import Shap, reasons
 from churnkit.learning.splits import Mask, TrainingSet, stop_cut
 from churnkit.learning.targets import Target
@@ -169,9 +170,8 @@ class Model:
             return np.empty((0, len(self.features))), np.empty(0)
         given, base = np.zeros((len(features), len(self.features))), np.zeros(len(features))
         if self.blend.trees:
-            found = np.asarray(self.booster_.predict(self._matrix(features), pred_contrib=True, num_threads=THREADS),
-                               dtype=float)
-            given, base = self.blend.trees * found[:, :-1], self.blend.trees * found[:, -1]
+            grown, level = tree_contributions(self.booster_, self._matrix(features), THREADS)
+            given, base = self.blend.trees * grown, self.blend.trees * level
         if self.blend.logistic:
             linear, level = self.baseline.contributions(features, self.features)
             given, base = given + self.blend.logistic * linear, base + self.blend.logistic * level

@@ -9,6 +9,7 @@ from typing import Literal
 from churnkit.errors import ModelError, did_you_mean
 from churnkit.settings import Settings
 from churnkit.signals.own import groups_for
+from churnkit.signals.protected import protected
 
 Entity = Literal["account", "asset"]
 
@@ -71,13 +72,14 @@ def target(name: str) -> Target:
 
 
 def configured(of: Target, settings: Settings) -> Target:
-    """The target with the spans and the failure code of `[targets.<name>]` and the own groups that name it; what is not
-    set there stays.
+    """The target with the spans and the failure code of `[targets.<name>]`, the own groups that name it, and without
+    protected features; what is not set there stays.
 
     >>> configured(MAINTENANCE, Settings(targets={"maintenance": {"horizon": "72h"}})).window.days
     3
     """
-    of = replace(of, groups=tuple(dict.fromkeys((*of.groups, *groups_for(settings, of.name)))))
+    of = replace(of, groups=tuple(dict.fromkeys((*of.groups, *groups_for(settings, of.name)))),
+                 never=tuple(dict.fromkeys((*of.never, *protected(settings)))))
     given = settings.targets.get(of.name)
     if given is None:
         return of

@@ -68,8 +68,14 @@ def reasons_of(candidate: Candidate, file: File) -> tuple[tuple[str, ...], tuple
     rows = [row for row in file.reasons.get((candidate.play.target, entity), []) if isinstance(row["phrase"], str)]
     raising = [row for row in rows if row["direction"] == "raises"]
     lowering = [row for row in rows if row["direction"] == "lowers"]
-    return (tuple(row["phrase"] for row in raising), tuple(row["phrase"] for row in lowering),
+    return (tuple(_told(row) for row in raising), tuple(row["phrase"] for row in lowering),
             tuple(str(row["feature"]) for row in raising))
+
+
+def _told(row: Mapping[Hashable, Any]) -> str:
+    """A reason's phrase, with what is new about it since the run before."""
+    changed = row["changed"] if isinstance(row["changed"], str) else ""
+    return f"{row['phrase']} ({changed})" if changed else str(row["phrase"])
 
 
 def _pairs(frame: pd.DataFrame, key: str, value: str) -> dict[str, str]:
@@ -85,8 +91,8 @@ def _reasons(reasons: pd.DataFrame | None,
     some = reasons[reasons["entity_id"].isin({entity for one in candidates for entity in one.entity_ids})]
     if "cutoff" in some:
         some = some[some["cutoff"] == some.groupby(["target", "entity_id"])["cutoff"].transform("max")]
-    columns = ["target", "entity_id", "feature", "direction", "phrase"]
-    for row in some.sort_values("rank", kind="stable")[columns].to_dict("records"):
+    columns = ["target", "entity_id", "feature", "direction", "phrase", "changed"]  # files of before have no `changed`
+    for row in some.sort_values("rank", kind="stable").reindex(columns=columns).to_dict("records"):
         found[row["target"], row["entity_id"]].append(row)
     return found
 

@@ -214,6 +214,15 @@ class Policy(_Frozen):
         """The plays that are enabled, in the file's order."""
         return {name: play for name, play in self.plays.items() if play.enabled}
 
+    def opens_at(self, target: str) -> float:
+        """The least probability that can open a task of that target's model; 1 where no play waits for it.
+
+        >>> Policy.default().opens_at("churn"), Policy().opens_at("churn")
+        (0.2, 1.0)
+        """
+        return min((play.open for play in self.active.values() if play.target == target and play.open is not None),
+                   default=1.0)
+
     @cached_property
     def fingerprint(self) -> str:
         """A hash of everything the policy says, for the audit."""

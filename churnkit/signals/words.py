@@ -33,6 +33,19 @@ def sentence(feature: Feature, value: Any, compared: Any, currency: str) -> str:
     return f"{said}, {in_window(feature.against, feature).replace('{compared}', amount)}"
 
 
+def short(feature: Feature | None, value: Any, currency: str) -> str:
+    """A value alone, as it stands beside another: '31', 'down 71%', '3 days', 'not known'.
+
+    >>> short(None, 31.0, "EUR"), short(None, float("nan"), "EUR")
+    ('31', 'not known')
+    """
+    if _missing(value):
+        return "not known"
+    if feature is None:
+        return str(value) if isinstance(value, str) else _number(float(value))
+    return _change(float(value)) if feature.unit == "change" else _bare(feature, value, currency)
+
+
 def in_window(text: str, feature: Feature) -> str:
     """Fills in the window; one day is 'the last day', and a part of a day is said in hours."""
     days = feature.window_days
