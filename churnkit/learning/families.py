@@ -22,7 +22,7 @@ _VIEW = re.compile(r"_(?:change|trend|ratio|before|last|detractor|vs_usual|usual
 
 
 _USE = {"events", "active_days", "minutes", "days_since_event"}
-"""How much the product is used, however it is counted."""
+"""How much the product is used, however it is counted. What it is used for is another thing: some of it may be bad."""
 
 
 def family(name: str, feature: Feature | None = None) -> str:
@@ -36,7 +36,7 @@ def family(name: str, feature: Feature | None = None) -> str:
     (True, False)
     """
     own = _VIEW.sub("", _SPAN.sub("", name))
-    if feature is not None and feature.group == "usage" and (own in _USE or own.startswith("event_")):
+    if feature is not None and feature.group == "usage" and own in _USE:
         return "events"
     return own or (feature.compare if feature else None) or name
 
