@@ -8,6 +8,8 @@ from churnkit.errors import DataError, SettingsError
 from churnkit.schemas import RAW_TABLES
 from churnkit.settings import from_mapping, load
 from churnkit.simulate import best_auc, read_truth, simulate
+from churnkit.simulate.causes import CAUSES
+from churnkit.simulate.truth import TELLS, read_causes
 
 _FUTURE = {"ended_at", "renews_at", "due_at", "until"}
 """Times that an export may rightly name before they come."""
@@ -197,3 +199,16 @@ def test_truth_that_is_not_there_is_named(tmp_path):
         read_truth(tmp_path, "chrun")
     with pytest.raises(DataError, match="Only simulated books have one"):
         read_truth(tmp_path, "churn")
+
+
+def test_causes_are_read_one_row_each(book):
+    """As a split by hand gives them; growth makes nobody leave."""
+    truth = pd.read_parquet(book.truth / "accounts.parquet")
+    expected = [(account, cutoff, cause) for account, cutoff, causes in
+                zip(truth["account_id"], truth["cutoff"], truth["causes"], strict=True)
+                for cause in causes.split(";") if cause not in {"", "growth"}]
+    found = read_causes(book.truth).to_pandas()
+    assert expected == list(zip(found["account_id"], found["cutoff"], found["cause"], strict=True))
+    assert {cause.name for cause in CAUSES if cause.churn > 0} == set(TELLS) == set(found["cause"])
+    with pytest.raises(DataError, match="churnkit simulate"):
+        read_causes(book.folder)

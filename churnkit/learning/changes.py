@@ -57,7 +57,7 @@ def _new(told: pd.DataFrame, before: pd.DataFrame, known: dict[str, Feature]) ->
     """Whether each reason's family was not told then, though its entity was."""
 
     def keys(frame: pd.DataFrame) -> pd.Series:
-        of = [family(name, known[name].compare if name in known else None) for name in frame["feature"]]
+        of = [family(name, known.get(name)) for name in frame["feature"]]
         return frame["entity_id"] + "\x1f" + frame["direction"] + "\x1f" + pd.Series(of, frame.index, dtype=object)
 
     if before.empty or told.empty:

@@ -71,7 +71,7 @@ def reasons(
         top: How many reasons a row may have.
         catalog: The feature store's, for the words.
     """
-    about, contributions = _about(shap.names, catalog), shap.contributions
+    about, contributions = about_features(shap.names, catalog), shap.contributions
     if features.empty or not about or top < 1:
         return pd.DataFrame(columns=list(REASONS))
     families = Families([one.family for one in about])
@@ -160,7 +160,7 @@ def _chosen(
     return flat["row"].to_numpy(), flat.groupby("row").cumcount().to_numpy() + 1, flat["family"].to_numpy()
 
 
-def _about(names: tuple[str, ...], catalog: Catalog | None) -> list[About]:
+def about_features(names: tuple[str, ...], catalog: Catalog | None) -> list[About]:
     """What the feature definitions say of each feature; one they do not know is told plainly."""
     catalog = catalog or Catalog()
     known = {one.name: one for group in groups(catalog).values() for one in group.features}
@@ -171,7 +171,7 @@ def _about(names: tuple[str, ...], catalog: Catalog | None) -> list[About]:
         if one is None:
             about.append(About(name, family(name), clear, False, None, _plain(name)))
         else:
-            about.append(About(name, family(name, one.compare), clear, one.mutable, one.compare,
+            about.append(About(name, family(name, one), clear, one.mutable, one.compare,
                                _told(one, catalog.currency)))
     return about
 

@@ -21,8 +21,12 @@ _VIEW = re.compile(r"_(?:change|trend|ratio|before|last|detractor|vs_usual|usual
                    r"|spread|slope)(?=_|$)")
 
 
-def family(name: str, compare: str | None = None) -> str:
-    """The thing that a feature tells of, whatever its window and whichever way it is summed up.
+_USE = {"events", "active_days", "minutes", "days_since_event"}
+"""How much the product is used, however it is counted. What it is used for is another thing: some of it may be bad."""
+
+
+def family(name: str, feature: Feature | None = None) -> str:
+    """The thing that a feature tells of, whatever its window and whichever way it is counted or summed up.
 
     >>> family("events_7d") == family("events_84d") == family("events_28d_change")
     True
@@ -31,7 +35,10 @@ def family(name: str, compare: str | None = None) -> str:
     >>> family("oil_mean_7d") == family("oil_slope_28d"), family("tickets_open") == family("tickets_opened_28d")
     (True, False)
     """
-    return _VIEW.sub("", _SPAN.sub("", name)) or compare or name
+    own = _VIEW.sub("", _SPAN.sub("", name))
+    if feature is not None and feature.group == "usage" and own in _USE:
+        return "events"
+    return own or (feature.compare if feature else None) or name
 
 
 def clearness(feature: Feature | None, compared: bool) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 from functools import cache
+from itertools import zip_longest
 
 from jinja2 import StrictUndefined, Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -71,7 +72,8 @@ class Case:
     """All that a brief is made of.
 
     `why` are the reasons in words that speak for acting (at most three are shown), `against` those that speak against;
-    for a rule play `why` holds the evidence. `probability` is missing where no model with proven skill gave one.
+    for a rule play `why` holds the evidence. `news` may say beside each of `why` what it adds and what is new about it.
+    `probability` is missing where no model with proven skill gave one.
     """
 
     account: str
@@ -84,6 +86,7 @@ class Case:
     value: float | None = None
     currency: str = ""
     why: tuple[str, ...] = ()
+    news: tuple[str, ...] = ()
     against: tuple[str, ...] = ()
     tickets: tuple[Ticket, ...] = ()
     touches: tuple[str, ...] = ()
@@ -152,7 +155,8 @@ def _compiled(template: str) -> Template:
 
 def _fields(case: Case) -> dict[str, str | list[str]]:
     says = clean(case.play.says, 80) or "needs attention"
-    raises = [_sentence(line) for line in case.why[:3]]
+    raises = [_sentence(line) + (f" ({clean(new, 80)})" if new else "")
+              for line, new in zip_longest(case.why[:3], case.news[:len(case.why[:3])], fillvalue="")]
     tickets = [_ticket(ticket) for ticket in sorted(case.tickets, key=lambda t: (t.opened, t.ticket_id), reverse=True)]
     return {
         "name": clean(case.account, 60) or "This account", "segment": clean(case.segment, 30), "says": says,

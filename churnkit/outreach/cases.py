@@ -13,7 +13,7 @@ import pandas as pd
 from churnkit.outreach.book import Book
 from churnkit.outreach.brief import Case, Ticket
 from churnkit.outreach.candidates import Candidate
-from churnkit.outreach.words import clean, day
+from churnkit.outreach.words import clean, day, plural
 
 _LATELY = pd.Timedelta(days=90)
 
@@ -58,6 +58,7 @@ def case_of(candidate: Candidate, file: File, contact: str | None) -> Case:
         segment=file.segments.get(account) or "", contact=file.people.get(contact or "", ""),
         probability=candidate.probability if candidate.proven else None, value=candidate.value,
         currency=candidate.currency, why=candidate.evidence if rule else raises, against=() if rule else lowers,
+        news=() if rule else _news(candidate, file),
         tickets=file.tickets.get(account, ()), touches=(touch,) if touch else (), renews=renews, auto_renew=automatic,
         assets=candidate.asset_ids, suggested_by=_suggested_by(candidate, file.at))
 
@@ -68,14 +69,18 @@ def reasons_of(candidate: Candidate, file: File) -> tuple[tuple[str, ...], tuple
     rows = [row for row in file.reasons.get((candidate.play.target, entity), []) if isinstance(row["phrase"], str)]
     raising = [row for row in rows if row["direction"] == "raises"]
     lowering = [row for row in rows if row["direction"] == "lowers"]
-    return (tuple(_told(row) for row in raising), tuple(row["phrase"] for row in lowering),
+    return (tuple(row["phrase"] for row in raising), tuple(row["phrase"] for row in lowering),
             tuple(str(row["feature"]) for row in raising))
 
 
-def _told(row: Mapping[Hashable, Any]) -> str:
-    """A reason's phrase, with what is new about it since the run before."""
-    changed = row["changed"] if isinstance(row["changed"], str) else ""
-    return f"{row['phrase']} ({changed})" if changed else str(row["phrase"])
+def _news(candidate: Candidate, file: File) -> tuple[str, ...]:
+    """Beside each raising reason: what it adds to the chance, in points, and what is new since the run before."""
+    entity = candidate.entity_ids[0] if candidate.entity_ids else ""
+    rows = [row for row in file.reasons.get((candidate.play.target, entity), [])
+            if row["direction"] == "raises" and isinstance(row["phrase"], str)]
+    points = [f"adds about {plural(round(row['points']), 'point')}" if row["points"] >= 0.5 else "" for row in rows]
+    changed = [row["changed"] if isinstance(row["changed"], str) else "" for row in rows]
+    return tuple("; ".join(part for part in pair if part) for pair in zip(points, changed, strict=True))
 
 
 def _pairs(frame: pd.DataFrame, key: str, value: str) -> dict[str, str]:
@@ -91,7 +96,7 @@ def _reasons(reasons: pd.DataFrame | None,
     some = reasons[reasons["entity_id"].isin({entity for one in candidates for entity in one.entity_ids})]
     if "cutoff" in some:
         some = some[some["cutoff"] == some.groupby(["target", "entity_id"])["cutoff"].transform("max")]
-    columns = ["target", "entity_id", "feature", "direction", "phrase", "changed"]  # files of before have no `changed`
+    columns = ["target", "entity_id", "feature", "direction", "phrase", "points", "changed"]  # the last may be lacking
     for row in some.sort_values("rank", kind="stable").reindex(columns=columns).to_dict("records"):
         found[row["target"], row["entity_id"]].append(row)
     return found

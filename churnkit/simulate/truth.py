@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from churnkit.errors import DataError, did_you_mean
@@ -24,6 +26,36 @@ _COLUMNS = {
     "expansion": ("accounts", "expansion_probability", "expanded"),
     "maintenance": ("assets", "failure_probability", "failed"),
 }
+
+_USE = ("events", "active_users", "peak_users", "distinct_features", "seats_active_share", "new_features")
+_TROUBLE = ("tickets_open", "oldest_ticket_days", "tickets_escalated", "human_requested", "repeat_contacts", "csat",
+            "mood", "cue_repeat", "cue_shouting", "cue_unsolved", "cue_person", "cue_escalation", "cue_share", "nps",
+            "survey_csat")
+TELLS = MappingProxyType({
+    "champion_left": ("champion_left", "champions"), "price_rise": ("price", "mrr"),
+    "bug_burst": (*_TROUBLE, "tickets_opened", "tickets_reopened", "messages", "first_contact_share", "bot_handovers"),
+    "slow_support": (*_TROUBLE, "first_reply_hours", "resolution_hours", "effort", "survey_ces", "tickets_reassigned"),
+    "payment_trouble": ("overdue_amount", "overdue_days", "failed_payments"), "never_adopted": _USE,
+})
+"""Which families of features tell of each cause of leaving: those drawn from its driver, and not what merely follows,
+as less use does from most of them."""
+
+
+def read_causes(folder: Path) -> pa.Table:
+    """Which causes of leaving were at work on whom: account_id, cutoff and cause, one row each.
+
+    Raises:
+        DataError: If there is no truth in that folder.
+    """
+    file = folder / "accounts.parquet"
+    if not file.is_file():
+        raise DataError(f"No truth in '{folder}': {file.name} is missing. Only simulated books have one: "
+                        "churnkit simulate.")
+    table = pq.read_table(file, columns=["account_id", "cutoff", "causes"])
+    parts = pc.split_pattern(table["causes"], ";").combine_chunks()
+    rows = table.select(["account_id", "cutoff"]).take(pc.list_parent_indices(parts))
+    found = rows.append_column("cause", pc.list_flatten(parts))
+    return found.filter(pc.is_in(found["cause"], value_set=pa.array(list(TELLS))))
 
 
 def read_truth(folder: Path, target: str) -> tuple[Array, Array]:

@@ -138,6 +138,22 @@ Lately:
 """ in body
 
 
+@pytest.mark.parametrize(("points", "changed", "expected"), [
+    (12.3, "was 31 on 4 October", "31 in the 28 days before (adds about 12 points; was 31 on 4 October)\n"),
+    (0.7, "", "31 in the 28 days before (adds about 1 point)\n"),
+    (0.2, "new since 4 October", "31 in the 28 days before (new since 4 October)\n"),
+    (float("nan"), None, "31 in the 28 days before\n"),
+])
+def test_a_reason_says_what_it_adds_and_what_is_new(points, changed, expected):
+    """In the brief, and not in the title; day-files of before know of neither."""
+    why = USE.assign(points=points, changed=changed)
+    task = plan(scores({"A01": 0.34}), why, frames(), Policy.default(), at=AT)
+    task = (task.tasks or task.ghosts)[0]
+    assert expected in task.body
+    assert "adds" not in task.title
+    assert "October" not in task.title
+
+
 HOSTILE = st.text(min_size=0, max_size=300) | st.sampled_from([
     "<script>alert(1)</script>", "Acme\r\n\n# Heading\n- item", "=cmd|' /C calc'!A0", "[x](javascript:alert(1))",
     "{{ 7 * 7 }}{% for x in y %}", "\u202egnp.exe", "a" * 5000, "\x00\x1b[31mred", "word " * 400, "```", "<" * 50])
@@ -149,7 +165,7 @@ MANY = st.lists(HOSTILE, max_size=6).map(tuple)
 CASES = st.builds(
     Case, account=HOSTILE, play=PLAYS_ANY, play_name=HOSTILE, today=st.just(TODAY), segment=HOSTILE, contact=HOSTILE,
     probability=st.none() | st.floats(0, 1), value=st.none() | st.floats(0, 1e9), currency=HOSTILE, why=MANY,
-    against=MANY, assets=MANY, also=MANY, touches=MANY, suggested_by=HOSTILE, renews=st.none() | st.dates(),
+    news=MANY, against=MANY, assets=MANY, also=MANY, touches=MANY, suggested_by=HOSTILE, renews=st.none() | st.dates(),
     tickets=st.lists(st.builds(Ticket, HOSTILE, st.just(AT), HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE)).map(tuple))
 
 

@@ -7,13 +7,17 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from churnkit import jobs
 from churnkit.cutoffs import moment
 from churnkit.jobs import setup
+from churnkit.jobs.workspace import open_registry, open_store, read, targets
 from churnkit.settings import load
+from churnkit.signals.points import prediction_points
 
 pytestmark = pytest.mark.realdata  # prints its figures: they stand in the README
 HERE = Path(__file__).parent
@@ -91,3 +95,31 @@ def test_ravenstack_rule_plays(made):
     """Its tickets open rule plays, whatever the models can do."""
     _, report = made("ravenstack", "2025-01-01")
     assert [task for task in report.data["plan"]["tasks"] if task["opened_by"] == "rule"]
+
+
+def test_socialnet7_each_behaviour_works_in_its_true_direction(made, real_data, monkeypatch):
+    """What makes members stay lowers the risk the more of it there is, what makes them leave raises it: by the truth
+    file's utilities, the correlation of each behaviour's contribution with its (logarithmic) count.
+    """
+    monkeypatch.setenv("CHURNKIT_REAL_DATA", str(real_data.resolve()))
+    folder, _ = made("socialnet7", "2020-07-01")
+    settings = load(folder)
+    tables = read(settings, moment("2020-07-01"))
+    churn = next(target for target in targets(settings, tables) if target.name == "churn")
+    frame = open_store(settings).read(prediction_points(tables, "account", at="2020-07-01"), churn)
+    learnt = open_registry(settings).champion("churn").model
+    contributions, _ = learnt.contributions(frame)
+    utility = yaml.safe_load((real_data / "fightchurn_socialnet7" / "socialnet7.yaml").read_text())["utility"]
+    found = {}
+    for behaviour in sorted(set(utility) - {"mrr"}):
+        columns = [f"event_{behaviour}_28d", f"event_{behaviour}_28d_before"]
+        given = contributions[:, [learnt.features.index(column) for column in columns]].sum(axis=1)
+        found[behaviour] = float(np.corrcoef(given, np.log1p(frame[columns].sum(axis=1)))[0, 1])
+    show_directions(found, utility)
+    assert {name: -np.sign(utility[name]) for name in found} == {name: np.sign(one) for name, one in found.items()}
+
+
+def show_directions(found: dict[str, float], utility: dict[str, float]) -> None:
+    """Prints the figures that the README quotes."""
+    lines = (f"{name:12}utility {utility[name]:>6}  correlation with risk {one:+.2f}" for name, one in found.items())
+    sys.stdout.write("\n".join(["", *lines, ""]))
