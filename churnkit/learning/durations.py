@@ -119,20 +119,26 @@ class Durations:
         return np.where(self.event, exact, end)
 
     @property
+    def cutoffs(self) -> pd.DatetimeIndex:
+        """The distinct cutoffs, ascending."""
+        return pd.DatetimeIndex(np.sort(self.keys["cutoff"].unique()))
+
+    @property
     def revised(self) -> int:
         """How many points have a label that a later one contradicts."""
         had = np.fmax.accumulate(np.where(np.isnan(self.labels), -1.0, self.labels), axis=1)
         return int(((had == 1) & (self.labels == 0)).any(axis=1).sum())
 
-    def take(self, mask: Mask) -> Durations:
-        """The points where the mask is true."""
-        return replace(self, keys=self.keys[mask].reset_index(drop=True), labels=self.labels[mask],
-                       moments=self.moments[mask])
+    def take(self, some: Mask | Whole) -> Durations:
+        """The points where a mask is true, or those at some places."""
+        return replace(self, keys=self.keys.iloc[some].reset_index(drop=True), labels=self.labels[some],
+                       moments=self.moments[some])
 
     def until(self, at: str | dt.datetime) -> Durations:
         """What was known at `at`: a label that had not closed by then is not known."""
-        room = (pd.Timestamp(moment(at)) - self.keys["cutoff"] - (self.target.lead + self.target.grace)).to_numpy()
-        closed = np.array(self.edges) <= (room / np.timedelta64(1, "D"))[:, None]
+        spent = pd.DatetimeIndex(self.keys["cutoff"]) - pd.Timestamp(moment(at) - self.target.lead - self.target.grace)
+        room = -np.asarray(spent / DAY, dtype=float)
+        closed = np.array(self.edges) <= room[:, None]
         return replace(self, labels=np.where(closed, self.labels, np.nan))
 
     def within(self, day: float) -> tuple[Floats, Mask]:
@@ -196,3 +202,10 @@ def durations(target: Target, tables: Tables, points: pd.DataFrame, ends: Iterab
     cutoff = pd.to_datetime(points["cutoff"], utc=True).dt.as_unit("us")
     keys = points[["row_id", "entity_id", "account_id"]].assign(cutoff=cutoff).reset_index(drop=True)
     return Durations(target, days, keys, labels, moments)
+
+
+def ordered(x: pd.DataFrame, spans: Durations, some: Mask) -> tuple[pd.DataFrame, Durations]:
+    """Some of the rows, by cutoff and entity, so that the order in which they came is no matter."""
+    keys = spans.keys[["cutoff", "entity_id", "row_id"]].assign(place=range(len(spans)))[some]
+    places = keys.sort_values(["cutoff", "entity_id", "row_id"])["place"].to_numpy()
+    return x.iloc[places], spans.take(places)
