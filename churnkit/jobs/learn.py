@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from churnkit.errors import FeatureError, ModelError
-from churnkit.jobs.workspace import log, open_registry, open_store, save, targets
+from churnkit.jobs.workspace import file_of, log, open_registry, open_store, save, targets
 from churnkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -92,8 +93,11 @@ def restatements(settings: Settings, entity_id: str, at: dt.datetime) -> list[tu
             for when in sorted(set(found.values()))]
 
 
-def _history(tables: Tables, store: Store, target: Target, at: dt.datetime) -> pd.DataFrame:
-    """Prediction points of the past at which this target's label is mature, with their features in the store."""
+def _history(tables: Tables, store: Store, target: Target, at: dt.datetime,
+             days: Sequence[float]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Prediction points of the past at which this target's label is mature, with their features in the store; and
+    those that can be followed for the shortest horizon of `days` at least.
+    """
     from churnkit.learning.history import training_cutoffs
     from churnkit.signals.points import points_at
 
@@ -102,8 +106,11 @@ def _history(tables: Tables, store: Store, target: Target, at: dt.datetime) -> p
         raise ModelError(f"{target.name}: no cutoff before {at:%Y-%m-%d} has a label yet, because features need 28 "
                          f"days of signals and a label needs {target.window.days} days to mature. Wait, give a longer "
                          f"history, or shorten the windows of [targets.{target.name}].")
-    ensure(tables, store, target.entity, cutoffs)
-    return points_at(tables, target.entity, cutoffs)
+    shortest = min(target.horizon, *(dt.timedelta(days=day) for day in days)) if days else target.horizon
+    followed = training_cutoffs(replace(target, horizon=shortest), tables, at)
+    ensure(tables, store, target.entity, followed)
+    points = points_at(tables, target.entity, followed)
+    return points[points["cutoff"] <= cutoffs[-1]].reset_index(drop=True), points
 
 
 def train_all(settings: Settings, tables: Tables, at: dt.datetime,
@@ -124,18 +131,34 @@ def train_all(settings: Settings, tables: Tables, at: dt.datetime,
 
 
 def _train(settings: Settings, tables: Tables, target: Target, at: dt.datetime) -> tuple[dict[str, Any], list[str]]:
+    from churnkit.learning.curves import train_curve
+    from churnkit.learning.durations import durations, edges, horizons
     from churnkit.learning.labels import label
     from churnkit.learning.training import train as fit
     from churnkit.learning.training import training_set
 
     store = open_store(settings)
-    points = _history(tables, store, target, at)
-    dataset = training_set(target, store.read(points, target), label(target, tables, points))
+    days = horizons(target, settings)
+    points, followed = _history(tables, store, target, at, days)
+    features = store.read(followed, target)
+    dataset = training_set(target, features, label(target, tables, points))
     log.info("training %s on %d labelled rows", target.name, len(dataset.y))
     trained = fit(target, dataset, seed=settings.training.seed, test_share=settings.training.test_share)
+    notes, curve = [dataset.says(), trained.evaluation.says()], None
+    if days:
+        log.info("training the risk curve of %s over %s days", target.name, ", ".join(f"{day:g}" for day in days))
+        spans = durations(target, tables, followed, edges(days))
+        inputs = features.set_index("row_id").loc[spans.keys["row_id"], list(dataset.X)].reset_index(drop=True)
+        try:
+            found = train_curve(spans, inputs, days, test_at=trained.splits.test_at.to_pydatetime(),
+                                seed=settings.training.seed)
+        except ModelError as error:
+            notes.append(f"{target.name} curve: not trained. {str(error).removeprefix(f'{target.name}: ')}")
+        else:
+            trained, curve = replace(trained, curve=found), found.evaluation.summary()
+            notes.append(found.evaluation.says())
     version = open_registry(settings).register(trained, at=at)
-    row = {"target": target.name, "version": version, **trained.evaluation.summary()}
-    return row, [dataset.says(), trained.evaluation.says()]
+    return {"target": target.name, "version": version, **trained.evaluation.summary(), "curve": curve}, notes
 
 
 def score_all(settings: Settings, tables: Tables, at: dt.datetime) -> tuple[list[dict[str, Any]], list[str]]:
@@ -159,6 +182,13 @@ def score_all(settings: Settings, tables: Tables, at: dt.datetime) -> tuple[list
         scores = stakes(champion.model.predict(frame), frame, tables).assign(skill=champion.skill)
         save(settings, "scores", target.name, at, scores)
         save(settings, "reasons", target.name, at, champion.model.explain(frame, top=6, catalog=store.catalog))
+        if champion.curve is None:
+            file_of(settings, "curves", target.name, at).unlink(missing_ok=True)
+        else:
+            save(settings, "curves", target.name, at, champion.curve.predict(frame).assign(
+                model_version=champion.version, skill=champion.curve_skill))
+            if not champion.curve_skill:
+                notes.append(f"{target.name}: the risk curve of {champion.version} has no proven skill.")
         high = int((scores["band"] == "high").sum())
         rows.append({"target": target.name, "version": champion.version, "scored": len(scores), "high": high,
                      "skill": "proven" if champion.skill else "no skill"})

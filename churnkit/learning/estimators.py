@@ -12,7 +12,7 @@ import pandas as pd
 
 from churnkit.errors import ModelError
 from churnkit.learning.calibrate import Calibration, Floats, Kind, log_odds, sigmoid
-from churnkit.learning.durations import Durations, Mask, Whole, ordered
+from churnkit.learning.durations import Durations, Mask, Whole, edges, ordered
 from churnkit.learning.joint import cumulated, fit_maps, joint, median
 from churnkit.learning.splits import stop_cut
 from churnkit.learning.trees import (
@@ -51,13 +51,14 @@ class Hazard:
     At each edge a calibration of its own is fitted on out-of-time predictions; the calibrated curve is then the nearest
     one that never falls (least squares), because maps of their own would cross each other on some rows.
 
-    After `fit`: `features`, `levels`, `rounds`, `starts` (log-odds per period), `maps` (a calibration per edge) and
-    `notes`.
+    It is read at `horizons`; the periods end at `edges`, which hold these. After `fit`: `features`, `levels`, `rounds`,
+    `starts` (log-odds per period), `maps` (a calibration per edge) and `notes`.
     """
 
-    def __init__(self, name: str, edges: Iterable[float], seed: int = 7, calibration: Kind = "platt") -> None:
+    def __init__(self, name: str, horizons: Iterable[float], seed: int = 7, calibration: Kind = "platt") -> None:
         self.name = name
-        self.edges = tuple(map(float, edges))
+        self.horizons = tuple(sorted(map(float, horizons)))
+        self.edges = edges(self.horizons)
         self.seed = seed
         self.kind: Kind = calibration
         self.features: tuple[str, ...] = ()
@@ -124,9 +125,9 @@ class Hazard:
         """
         return median(self.edges, probability)
 
-    def predict(self, features: pd.DataFrame, days: Iterable[float]) -> pd.DataFrame:
-        """The curve of each row at the horizons `days`, which are edges: `schemas.CURVES`, row by row."""
-        days = tuple(days)
+    def predict(self, features: pd.DataFrame) -> pd.DataFrame:
+        """The curve of each row at the horizons: `schemas.CURVES`, row by row."""
+        days = self.horizons
         at = [self.edges.index(day) for day in days]
         p = self.probability(features)
         rows = np.repeat(np.arange(len(features)), len(days))
@@ -138,7 +139,7 @@ class Hazard:
     def to_parts(self) -> dict[str, str]:
         """The curve as two texts: curve.txt (LightGBM's) and curve.json (everything else)."""
         data = {
-            "format": FORMAT, "name": self.name, "edges": list(self.edges), "seed": self.seed, "kind": self.kind,
+            "format": FORMAT, "name": self.name, "horizons": list(self.horizons), "seed": self.seed, "kind": self.kind,
             "features": list(self.features), "levels": {name: list(words) for name, words in self.levels.items()},
             "rounds": self.rounds, "starts": self.starts.tolist(), "maps": [one.to_dict() for one in self.maps],
             "notes": list(self.notes), "lightgbm": lgb.__version__,
@@ -154,7 +155,7 @@ class Hazard:
             ModelError: If a part is missing or was written by a newer churnkit, or the two do not fit together.
         """
         data, booster = read_parts(parts, "curve")
-        found = cls(data["name"], data["edges"], data["seed"], data["kind"])
+        found = cls(data["name"], data["horizons"], data["seed"], data["kind"])
         found.features, found.rounds, found.notes = tuple(data["features"]), data["rounds"], tuple(data["notes"])
         found.levels = {name: tuple(words) for name, words in data["levels"].items()}
         found.starts = np.array(data["starts"], dtype=float)

@@ -154,13 +154,14 @@ def test_broken_parts_are_refused(curve, change, mend):
         Hazard.from_parts(change(curve.to_parts()))
 
 
-def test_curves_are_one_row_per_entity_and_horizon(curve, later):
+def test_curves_are_one_row_per_entity_and_horizon(later):
     x, spans, _ = later
     frame = pd.concat([spans.keys, x.reset_index(drop=True)], axis=1).head(4)
-    found = curve.predict(frame, (30, 90))
+    short = Hazard("churn", (30, 60, 90, 180)).fit(x, spans, rounds=10)
+    found = short.predict(frame)
     assert list(CURVES) == list(found.columns)
-    assert [30.0, 90.0] * 4 == found["horizon_days"].tolist()
-    assert curve.probability(frame)[:, [0, 2]].ravel().tolist() == found["probability"].tolist()
+    assert [30.0, 60.0, 90.0, 180.0] * 4 == found["horizon_days"].tolist()
+    assert short.probability(frame)[:, [0, 1, 2, 5]].ravel().tolist() == found["probability"].tolist()
     assert found.groupby("entity_id")["median_days"].nunique(dropna=False).eq(1).all()
 
 
