@@ -284,6 +284,10 @@ REASONS = ("entity_id", "cutoff", "target", "rank", "feature", "value", "compare
 points (all families' add up to probability - base), `feature` what says it best, `direction` raises or lowers, `phrase`
 is plain words with the value and what it is compared with, `changed` what is new since the run before, in words."""
 
+CURVES = ("entity_id", "account_id", "cutoff", "target", "horizon_days", "probability", "median_days")
+"""One row per scored entity and horizon: `probability` of the event within `horizon_days` of the end of the lead,
+which never falls along the horizons; `median_days` until half of such entities had it, blank beyond the last."""
+
 LABELS = ("row_id", "entity_id", "account_id", "cutoff", "target", "label", "why_none", "kind", "value", "treated",
           "propensity")
 """`label` is 0, 1 or missing; `why_none` is '', censored, in the lead, not in the population, or retired."""

@@ -209,6 +209,16 @@ class TargetSettings(_Frozen):
     group."""
     capacity: Annotated[int, Field(ge=1)] | None = None
     """How many can be contacted at one cutoff; left out: a tenth."""
+    horizons: tuple[Step, ...] | None = None
+    """churn and maintenance: where the risk curve is read; left out: churn 30, 60, 90 and 180 days, maintenance 1, 3,
+    7, 14 and 30 days; an empty list asks for no curve."""
+
+
+def _curves(targets: dict[str, TargetSettings]) -> dict[str, TargetSettings]:
+    if "expansion" in targets and targets["expansion"].horizons:
+        raise ValueError("expansion has no risk curve, because a gain that is undone counts at a short horizon and not "
+                         "at a longer one. Delete its horizons")
+    return targets
 
 
 class FeatureSettings(_Frozen):
@@ -287,7 +297,8 @@ class Settings(_Frozen):
     raw: str = "data/raw"
     """The folder in which a table lies, named as in the contract, when it has no section of its own."""
     tables: dict[str, TableMap] = Field(default_factory=dict)
-    targets: dict[Annotated[str, AfterValidator(_target)], TargetSettings] = Field(default_factory=dict)
+    targets: Annotated[dict[Annotated[str, AfterValidator(_target)], TargetSettings],
+                       AfterValidator(_curves)] = Field(default_factory=dict)
     features: FeatureSettings = FeatureSettings()
     text: TextSettings = TextSettings()
     engine: Annotated[str, AfterValidator(_engine)] = "duckdb"

@@ -23,6 +23,7 @@ from churnkit.learning.splits import TrainingSet
 from churnkit.learning.targets import CHURN
 from churnkit.outreach.outbox import Outbox
 from churnkit.outreach.policy import Policy
+from churnkit.schemas import CURVES
 from churnkit.settings import load
 
 AT = "2026-11-01"
@@ -75,6 +76,29 @@ def test_a_backtest_stands_beside_baseline_and_champion(done):
     assert {"auc", "profit", "recall_at_capacity", "lead_days"} <= set(pooled)
     assert pooled["auc"]["minus_champion"] == pytest.approx(pooled["auc"]["model"] - pooled["auc"]["champion"])
     assert jobs.backtest(folder, moment(AT), ["churn"], folds=1, by_entity=True).rows
+
+
+def test_when_stands_beside_whether(done):
+    """A trained target with horizons has a curve for everybody it scored, which never falls; unproven ones say so."""
+    folder, report = done
+    trained = {row["target"]: row for row in report.data["models"] if row.get("curve")}
+    assert trained
+    notes = " ".join(report.notes)
+    for name, row in trained.items():
+        [file] = (folder / "state" / "curves" / name).glob("*.parquet")
+        curves = pd.read_parquet(file)
+        assert list(CURVES) == list(curves.columns)[:len(CURVES)]
+        scores = pd.read_parquet(folder / "state" / "scores" / name / file.name)
+        assert set(scores["entity_id"]) == set(curves["entity_id"])
+        assert [one["horizon_days"] for one in row["curve"]["horizons"]] == sorted(curves["horizon_days"].unique())
+        assert (curves.groupby("entity_id")["probability"].diff().dropna() >= 0).all()
+        assert (row["curve"]["skill"] == "proven") == bool(curves["skill"].all())
+        assert f"{name} curve: " in notes
+        if row["curve"]["skill"] != "proven":
+            assert f"{name}: the risk curve of {row['version']} has no proven skill." in notes
+        code, shown = invoke("explain", curves["entity_id"].iloc[0], str(folder), "--at", AT)
+        assert code == 0
+        assert f"in {curves['horizon_days'].max():g} days" in " ".join(shown.split())
 
 
 def test_a_second_run_of_the_day_adds_nothing(done):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from churnkit.errors import FeatureError, ModelError
 from churnkit.jobs.act import policy_of
 from churnkit.jobs.report import HELD_BACK
-from churnkit.jobs.workspace import load_before, log, open_registry, open_store, save, targets
+from churnkit.jobs.workspace import file_of, load_before, log, open_registry, open_store, save, targets
 from churnkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from churnkit.learning.backtest import Backtest
     from churnkit.learning.splits import TrainingSet
     from churnkit.learning.targets import Target
+    from churnkit.learning.training import Trained
     from churnkit.signals.catalog import Catalog
     from churnkit.signals.store import Store
     from churnkit.signals.tables import Tables
@@ -97,8 +99,11 @@ def restatements(settings: Settings, entity_id: str, at: dt.datetime) -> list[tu
             for when in sorted(set(found.values()))]
 
 
-def _history(tables: Tables, store: Store, target: Target, at: dt.datetime) -> pd.DataFrame:
-    """Prediction points of the past at which this target's label is mature, with their features in the store."""
+def _history(tables: Tables, store: Store, target: Target, at: dt.datetime,
+             days: Sequence[float]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Prediction points of the past at which this target's label is mature, with their features in the store; and
+    those that can be followed for the shortest horizon of `days` at least.
+    """
     from churnkit.learning.history import training_cutoffs
     from churnkit.signals.points import points_at
 
@@ -107,8 +112,11 @@ def _history(tables: Tables, store: Store, target: Target, at: dt.datetime) -> p
         raise ModelError(f"{target.name}: no cutoff before {at:%Y-%m-%d} has a label yet, because features need 28 "
                          f"days of signals and a label needs {target.window.days} days to mature. Wait, give a longer "
                          f"history, or shorten the windows of [targets.{target.name}].")
-    ensure(tables, store, target.entity, cutoffs)
-    return points_at(tables, target.entity, cutoffs)
+    shortest = min(target.horizon, *(dt.timedelta(days=day) for day in days)) if days else target.horizon
+    followed = training_cutoffs(replace(target, horizon=shortest), tables, at)
+    ensure(tables, store, target.entity, followed)
+    points = points_at(tables, target.entity, followed)
+    return points[points["cutoff"] <= cutoffs[-1]].reset_index(drop=True), points
 
 
 class Training(NamedTuple):
@@ -144,18 +152,28 @@ def train_all(settings: Settings, tables: Tables, at: dt.datetime, names: Sequen
 
 
 def _train(settings: Settings, tables: Tables, target: Target, at: dt.datetime) -> tuple[dict[str, Any], list[str]]:
+    from churnkit.learning.durations import horizons
+    from churnkit.learning.labels import label
     from churnkit.learning.training import train as fit
+    from churnkit.learning.training import training_set
 
-    dataset = _dataset(settings, tables, target, at)
+    store, days = open_store(settings), horizons(target, settings)
+    points, followed = _history(tables, store, target, at, days)
+    features = store.read(followed, target)
+    dataset = training_set(target, features, label(target, tables, points))
     found = suspected(dataset)
     suspects = [name for name in found["feature"] if name not in settings.features.allow]
     log.info("training %s on %d labelled rows", target.name, len(dataset.y))
     trained = fit(target, dataset, seed=settings.training.seed, test_share=settings.training.test_share)
-    version = open_registry(settings).register(trained, at=at, suspects=suspects)
-    row = {"target": target.name, "version": version, **trained.evaluation.summary()}
-    shut = ", ".join(_protected(open_store(settings), target))
+    shut = ", ".join(_protected(store, target))
     said = [f"{target.name}: protected, so neither inputs nor reasons: {shut}"] if shut else []
     notes = [dataset.says(), *said, trained.evaluation.says()]
+    if days:
+        trained, more = _with_curve(settings, tables, trained, features, followed, days)
+        notes.append(more)
+    version = open_registry(settings).register(trained, at=at, suspects=suspects)
+    row = {"target": target.name, "version": version, **trained.evaluation.summary(),
+           "curve": trained.curve.evaluation.summary() if trained.curve else None}
     if suspects:
         row["suspects"] = suspects
         notes += [f"{target.name}: '{one.feature}': {one.says}." for one in found.itertuples()
@@ -164,6 +182,24 @@ def _train(settings: Settings, tables: Tables, target: Target, at: dt.datetime) 
                      "goes on scoring. See churnkit audit time. What is right to be that good, let pass by name in "
                      f"[features] of churnkit.toml: allow = {json.dumps(suspects)}")
     return row, notes
+
+
+def _with_curve(settings: Settings, tables: Tables, trained: Trained, features: pd.DataFrame,
+                followed: pd.DataFrame, days: Sequence[float]) -> tuple[Trained, str]:
+    """The training run with a risk curve on the same features and split, and what is said of it."""
+    from churnkit.learning.curves import train_curve
+    from churnkit.learning.durations import durations, edges
+
+    target = trained.model.target
+    log.info("training the risk curve of %s over %s days", target.name, ", ".join(f"{day:g}" for day in days))
+    spans = durations(target, tables, followed, edges(days))
+    inputs = features.set_index("row_id").loc[spans.keys["row_id"], list(trained.data.X)].reset_index(drop=True)
+    try:
+        found = train_curve(spans, inputs, days, test_at=trained.splits.test_at.to_pydatetime(),
+                            seed=settings.training.seed)
+    except ModelError as error:
+        return trained, f"{target.name} curve: not trained. {str(error).removeprefix(f'{target.name}: ')}"
+    return replace(trained, curve=found), found.evaluation.says()
 
 
 def suspected(rows: TrainingSet) -> pd.DataFrame:
@@ -179,7 +215,7 @@ def _dataset(settings: Settings, tables: Tables, target: Target, at: dt.datetime
     from churnkit.learning.training import training_set
 
     store = open_store(settings)
-    points = _history(tables, store, target, at)
+    points, _ = _history(tables, store, target, at, ())
     return training_set(target, store.read(points, target), label(target, tables, points))
 
 
@@ -271,6 +307,13 @@ def score_all(settings: Settings, tables: Tables, at: dt.datetime, *,
         why = champion.model.explain(told, top=6, catalog=store.catalog)
         why = _with_changes(settings, tables, store, target, why, told)
         save(settings, "reasons", target.name, at, why)
+        if champion.curve is None:
+            file_of(settings, "curves", target.name, at).unlink(missing_ok=True)
+        else:
+            save(settings, "curves", target.name, at, champion.curve.predict(frame).assign(
+                model_version=champion.version, skill=champion.curve_skill))
+            if not champion.curve_skill:
+                notes.append(f"{target.name}: the risk curve of {champion.version} has no proven skill.")
         high = int((scores["band"] == "high").sum())
         rows.append({"target": target.name, "version": champion.version, "scored": len(scores), "high": high,
                      "explained": len(told), "skill": "proven" if champion.skill else "no skill"})

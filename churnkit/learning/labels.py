@@ -35,10 +35,51 @@ def label(target: Target, tables: Tables, points: pd.DataFrame) -> pd.DataFrame:
     if target.name not in LABELERS:
         raise ModelError(f"Target '{target.name}' has no label function.{did_you_mean(target.name, LABELERS)} "
                          f"Add one to LABELERS; known: {', '.join(LABELERS)}.")
-    spans = _spans(target, points)
-    if points.empty:
-        return _finished(target, points, pd.DataFrame({"n": [], "outside": [], "early": [], "positive": []}), tables)
-    return _finished(target, points, LABELERS[target.name](target, tables, spans), tables)
+    found = verdicts(target, tables, window(target, points)).set_axis(points.index)
+    cutoff = pd.to_datetime(points["cutoff"], utc=True).dt.as_unit("us")
+    treated = _treated(target, tables, points)
+    return pd.DataFrame(
+        {
+            "row_id": points["row_id"],
+            "entity_id": points["entity_id"],
+            "account_id": points["account_id"],
+            "cutoff": cutoff,
+            "target": target.name,
+            **{name: found[name] for name in ("label", "why_none", "kind", "value")},
+            "treated": treated,
+            "propensity": treated.groupby(cutoff).transform("mean").astype("float64"),
+        }
+    )[list(LABELS)]
+
+
+def verdicts(target: Target, tables: Tables, spans: pd.DataFrame) -> pd.DataFrame:
+    """What came of each window of `window()`, in its order: label, why_none, kind, value, after_us.
+
+    `after_us` is how long after the window's start it happened, in microseconds; blank where that is not told.
+    """
+    empty = pd.DataFrame({"n": [], "outside": [], "early": [], "positive": []})
+    found = LABELERS[target.name](target, tables, spans) if len(spans) else empty
+    found = found.set_index("n").reindex(spans["n"])
+    found.index = spans.index
+
+    def flag(name: str, missing: bool = False) -> pd.Series:
+        column = found[name] if name in found else pd.Series(missing, spans.index)
+        return column.astype("boolean").fillna(missing).astype(bool)
+
+    reach = observed_until(target, tables)
+    positive = flag("positive")
+    why = pd.Series("", spans.index, dtype=object)
+    why[flag("retired") & ~positive] = RETIRED
+    why[flag("early")] = IN_LEAD
+    why[pd.Series(True, spans.index) if reach is None else spans["close"] > reach] = CENSORED
+    why[flag("outside", missing=True)] = OUTSIDE
+    has = why == ""
+    return pd.DataFrame({
+        "label": positive.astype("Int64").where(has), "why_none": why,
+        "kind": blank_as_none(_column(found, "kind").where(has & positive)),
+        "value": _column(found, "value").astype("float64").where(has & positive),
+        "after_us": _column(found, "after_us").astype("float64").where(has & positive),
+    })
 
 
 def churned(target: Target, tables: Tables, spans: pd.DataFrame) -> pd.DataFrame:
@@ -78,8 +119,7 @@ LABELERS: Mapping[str, Callable[[Target, Tables, pd.DataFrame], pd.DataFrame]] =
     "churn": churned, "expansion": expanded, "maintenance": failed,
 }
 """By target name: (target, tables, spans) -> frame of n, outside, early, positive, and where they mean something
-retired,
-kind, value."""
+retired, kind, value, and after_us: microseconds from the window's start to what made it positive."""
 
 
 def exchange(tables: Tables) -> dict[str, float]:
@@ -100,7 +140,7 @@ def observed_until(target: Target, tables: Tables) -> pd.Timestamp | None:
     return pd.Timestamp(tables.covers_until[name]) if tables.has(name) and name in tables.covers_until else None
 
 
-def _spans(target: Target, points: pd.DataFrame) -> pd.DataFrame:
+def window(target: Target, points: pd.DataFrame) -> pd.DataFrame:
     """The points with their window: opens, until (both of the window), close (of the label)."""
     lacking = [name for name in POINTS if name not in points]
     if lacking:
@@ -137,43 +177,6 @@ def query(tables: Tables, sql: str, **frames: pd.DataFrame) -> pd.DataFrame:
     return result
 
 
-def _finished(target: Target, points: pd.DataFrame, found: pd.DataFrame, tables: Tables) -> pd.DataFrame:
-    """The label function's findings as `schemas.LABELS`, in the points' order."""
-    found = found.set_index("n").reindex(range(len(points)))
-    found.index = points.index
-
-    def flag(name: str, missing: bool = False) -> pd.Series:
-        column = found[name] if name in found else pd.Series(missing, points.index)
-        return column.astype("boolean").fillna(missing).astype(bool)
-
-    cutoff = pd.to_datetime(points["cutoff"], utc=True).dt.as_unit("us")
-    reach = observed_until(target, tables)
-    censored = pd.Series(True, points.index) if reach is None else cutoff + target.window > reach
-    positive = flag("positive")
-    why = pd.Series("", points.index, dtype=object)
-    why[flag("retired") & ~positive] = RETIRED
-    why[flag("early")] = IN_LEAD
-    why[censored] = CENSORED
-    why[flag("outside", missing=True)] = OUTSIDE
-    has = why == ""
-    treated = _treated(target, tables, points)
-    return pd.DataFrame(
-        {
-            "row_id": points["row_id"],
-            "entity_id": points["entity_id"],
-            "account_id": points["account_id"],
-            "cutoff": cutoff,
-            "target": target.name,
-            "label": positive.astype("Int64").where(has),
-            "why_none": why,
-            "kind": blank_as_none(_column(found, "kind").where(has & positive)),
-            "value": _column(found, "value").astype("float64").where(has & positive),
-            "treated": treated,
-            "propensity": treated.groupby(cutoff).transform("mean").astype("float64"),
-        }
-    )[list(LABELS)]
-
-
 def _column(found: pd.DataFrame, name: str) -> pd.Series:
     """A column of the findings, or blanks; blanks are None."""
     column = found[name].astype(object) if name in found else pd.Series([None] * len(found), found.index, dtype=object)
@@ -194,7 +197,7 @@ def _treated(target: Target, tables: Tables, points: pd.DataFrame) -> pd.Series:
     """
     if points.empty or not tables.has("outreach_outcomes"):
         return pd.Series(False, points.index, dtype=bool)
-    found = query(tables, _TREATED, spans=_spans(target, points))
+    found = query(tables, _TREATED, spans=window(target, points))
     return pd.Series(pd.Series(range(len(points))).isin(found["n"]).to_numpy(), points.index, dtype=bool)
 
 
@@ -222,7 +225,8 @@ WITH used AS (
     bool_or(occurred_at < cutoff AND known_at <= cutoff) AS active
   FROM followed GROUP BY n
 )
-SELECT p.n, NOT coalesce(s.active, FALSE) AS outside, s.last < p.opens AS early, s.last < p.until AS positive
+SELECT p.n, NOT coalesce(s.active, FALSE) AS outside, s.last < p.opens AS early, s.last < p.until AS positive,
+  CASE WHEN s.last < p.until THEN epoch_us(s.last) - epoch_us(p.opens) END AS after_us
 FROM ck_spans p LEFT JOIN silent s USING (n)
 """
 
@@ -238,7 +242,8 @@ WITH versions AS (
   FROM versions WHERE known_at <= cutoff
   QUALIFY row_number() OVER (PARTITION BY n ORDER BY known_at DESC, retired_at) = 1
 ), failures AS (
-  SELECT p.n, arg_min(coalesce(e.code, 'failure'), (e.occurred_at, coalesce(e.code, ''))) AS kind
+  SELECT p.n, arg_min(coalesce(e.code, 'failure'), (e.occurred_at, coalesce(e.code, ''))) AS kind,
+    epoch_us(min(e.occurred_at)) - epoch_us(any_value(p.opens)) AS after_us
   FROM ck_spans p JOIN asset_events e ON e.asset_id = p.entity_id AND e.kind = 'failure'
     AND e.occurred_at >= p.opens AND e.occurred_at < p.until AND e.known_at <= p.close
     AND (p.code IS NULL OR e.code = p.code)
@@ -246,6 +251,6 @@ WITH versions AS (
 )
 SELECT p.n, NOT coalesce(k.serving, FALSE) OR coalesce(l.retired_at <= p.cutoff, FALSE) AS outside,
   coalesce(l.retired_at < p.opens, FALSE) AS early, f.n IS NOT NULL AS positive,
-  coalesce(l.retired_at < p.until, FALSE) AS retired, f.kind
+  coalesce(l.retired_at < p.until, FALSE) AS retired, f.kind, f.after_us
 FROM ck_spans p LEFT JOIN then_known k USING (n) LEFT JOIN latest l USING (n) LEFT JOIN failures f USING (n)
 """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -14,7 +13,7 @@ import lightgbm as lgb
 import numpy as np
 import pandas as pd
 
-from churnkit.errors import ModelError, did_you_mean
+from churnkit.errors import ModelError
 from churnkit.learning import baseline as logistic
 from churnkit.learning import calibrate, choice
 from churnkit.learning.calibrate import Calibration, Floats, Kind
@@ -22,17 +21,24 @@ from churnkit.learning.contributions import contributions as tree_contributions
 from churnkit.learning.explain import Shap, reasons
 from churnkit.learning.splits import Mask, TrainingSet, stop_cut
 from churnkit.learning.targets import Target
+from churnkit.learning.trees import (
+    DEFAULT_ROUNDS,
+    MAX_ROUNDS,
+    PATIENCE,
+    THREADS,
+    levelled_loss,
+    matrix,
+    parameters,
+    safe_names,
+    word_levels,
+)
 from churnkit.schemas import SCORES
 from churnkit.signals.catalog import Catalog
 
 FORMAT = 2
-MAX_ROUNDS, PATIENCE, DEFAULT_ROUNDS = 800, 60, 120
 FEWEST_ROUNDS = 40
 """Trees that would stop before this met a shift: a map from one or two of them has a slope that magnifies the next."""
 FOLDS = 3
-THREADS = 1
-"""Two threads that wait for each other on a busy machine took 8 times as long; on an idle one they save a third."""
-MAX_LEVELS = 40
 BANDS = (("high", 3.0), ("medium", 1.5))
 """A band begins where the odds are that many times the training rows' odds; below all of them it is low."""
 
@@ -99,7 +105,7 @@ class Model:
                 f"outcomes. Give a longer history."
             )
         self.features = tuple(train.X.columns)
-        self.levels = _levels(train.X)
+        self.levels = word_levels(train.X)
         self.base_rate = float(y.mean())
         x = self._matrix(train.X)
         weights = train.weights.to_numpy(dtype=float)
@@ -196,7 +202,7 @@ class Model:
             "seed": self.seed,
             "version": self.version,
             "features": list(self.features),
-            "columns": _safe(self.features),
+            "columns": safe_names(self.features),
             "levels": {name: list(words) for name, words in self.levels.items()},
             "calibration": self.calibration.to_dict(),
             "blend": asdict(self.blend),
@@ -235,7 +241,7 @@ class Model:
             model.features, model.rounds, model.base_rate = tuple(data["features"]), data["rounds"], data["base_rate"]
         except (KeyError, TypeError, ValueError, lgb.basic.LightGBMError) as error:
             raise ModelError(f"The model's files cannot be read ({error!r}). Train it again: churnkit train.") from None
-        if booster.feature_name() != _safe(model.features):
+        if booster.feature_name() != safe_names(model.features):
             raise ModelError(
                 "model.txt and model.json name different features: they are not of one model. Train it again: "
                 "churnkit train."
@@ -247,23 +253,7 @@ class Model:
 
     def _matrix(self, features: pd.DataFrame) -> Floats:
         """The inputs in order, categories as codes; a word that training did not know is missing."""
-        missing = [name for name in self.features if name not in features]
-        if missing:
-            raise ModelError(
-                f"{self.target.name.upper()} needs column '{missing[0]}'"
-                f"{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}."
-                f"{did_you_mean(missing[0], map(str, features.columns))} Compute features with the definitions that "
-                f"the model was trained on, or train it again: churnkit train."
-            )
-        matrix = np.empty((len(features), len(self.features)))
-        for place, name in enumerate(self.features):
-            if name in self.levels:
-                codes = {word: float(code) for code, word in enumerate(self.levels[name])}
-                matrix[:, place] = features[name].map(codes).to_numpy(dtype=float, na_value=np.nan)
-            else:
-                matrix[:, place] = pd.to_numeric(features[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-        matrix[np.isinf(matrix)] = np.nan
-        return matrix
+        return matrix(self.target.name, features, self.features, self.levels)
 
     def _stopped(self, train: TrainingSet, x: Floats, y: Floats, weights: Floats) -> int:
         """The number of iterations after which the rows of the stop part improve no more."""
@@ -307,14 +297,14 @@ class Model:
                stop: tuple[Floats, Floats] | None = None) -> lgb.Booster:
         """One LightGBM fit; with stop rows it ends when they have not improved for a while."""
         words = [place for place, name in enumerate(self.features) if name in self.levels]
-        params = _params(int(y.sum()), len(y), self.seed)
+        params = parameters(int(y.sum()), len(y), self.seed)
         data = lgb.Dataset(
-            x, y, weight=weights, feature_name=_safe(self.features), categorical_feature=words, params=params
+            x, y, weight=weights, feature_name=safe_names(self.features), categorical_feature=words, params=params
         )
         if stop is None:
             return lgb.train(params, data, num_boost_round=rounds)
         held = data.create_valid(*stop, params=params)
-        return lgb.train(params, data, num_boost_round=rounds, valid_sets=[held], feval=_levelled_loss,
+        return lgb.train(params, data, num_boost_round=rounds, valid_sets=[held], feval=levelled_loss,
                          callbacks=[lgb.early_stopping(PATIENCE, verbose=False)])
 
 
@@ -339,44 +329,3 @@ def _notes(y: Floats, seen: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[str, .
     said = (f"the share of positives moved from {shares[0]:.1%} to {shares[1]:.1%}; the calibration follows the later "
             "rows, and a further move would need another training")
     return (said,)
-
-
-def _params(positives: int, rows: int, seed: int) -> dict[str, Any]:
-    """LightGBM's parameters: the fewer positives, the smaller and the more held back the trees."""
-    leaves = 31 if positives >= 4000 else 15 if positives >= 1500 else 7
-    return {
-        "objective": "binary", "metric": "None", "learning_rate": 0.04, "num_leaves": leaves, "lambda_l2": 5.0,
-        "min_data_in_leaf": int(np.clip(rows // 100, 10, 80)), "feature_fraction": 0.5, "bagging_fraction": 0.8,
-        "bagging_freq": 1, "cat_smooth": 20.0, "min_data_per_group": 50, "seed": seed, "num_threads": THREADS,
-        "deterministic": True, "force_row_wise": True, "max_bin": 127, "verbosity": -1,
-    }
-
-
-def _levelled_loss(predicted: Floats, data: lgb.Dataset) -> tuple[str, float, bool]:
-    """Log loss after the level is set right: a base rate that moved since must not stop the trees early."""
-    y = np.asarray(data.get_label(), dtype=float)
-    raw = calibrate.log_odds(predicted)
-    p = np.clip(calibrate.sigmoid(raw + calibrate.level(raw, y)), calibrate.EDGE, 1 - calibrate.EDGE)
-    return "levelled_loss", float(-(y * np.log(p) + (1 - y) * np.log(1 - p)).mean()), False
-
-
-def _levels(x: pd.DataFrame) -> dict[str, tuple[str, ...]]:
-    """The words of each categorical column: its commonest, in alphabetical order."""
-    found = {}
-    for name in x:
-        if (x[name].dtype == object or isinstance(x[name].dtype, (pd.CategoricalDtype, pd.StringDtype))) and x[
-            name
-        ].notna().any():
-            counts = x[name].astype(object).dropna().astype(str).value_counts().sort_index()
-            common = counts.sort_values(ascending=False, kind="stable").index[:MAX_LEVELS]
-            found[str(name)] = tuple(sorted(common))
-    return found
-
-
-def _safe(names: tuple[str, ...]) -> list[str]:
-    """Feature names that LightGBM's text can hold: other characters become _, and twins get a number."""
-    safe: list[str] = []
-    for name in names:
-        plain = re.sub(r"[^0-9A-Za-z_]", "_", name)
-        safe.append(plain if plain not in safe else f"{plain}__{len(safe)}")
-    return safe

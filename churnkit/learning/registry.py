@@ -22,6 +22,7 @@ import sqlalchemy.exc
 
 from churnkit.cutoffs import moment
 from churnkit.errors import ModelError
+from churnkit.learning.estimators import Hazard
 from churnkit.learning.model import Model, data_hash
 from churnkit.learning.training import Trained
 
@@ -51,13 +52,16 @@ _FILES, _FINGERPRINT, _SUSPECTS = "churnkit.files", "churnkit.fingerprint", "chu
 class Champion(NamedTuple):
     """The model that scores: verified, with its version's name, whether its skill is proven, and what it has seen.
 
-    It learnt from data up to `at`: scores for an earlier day are no fair look back.
+    It learnt from data up to `at`: scores for an earlier day are no fair look back. `curve` stands beside it where the
+    target has one; `curve_skill` says whether its skill is proven.
     """
 
     model: Model
     version: str
     skill: bool
     at: dt.datetime
+    curve: Hazard | None = None
+    curve_skill: bool = False
 
 
 class Registry:
@@ -83,7 +87,7 @@ class Registry:
         definitions, seed, libraries) is registered once: again, it gives the same version.
         """
         name, evaluation = trained.model.target.name, trained.evaluation
-        parts = trained.model.to_parts()
+        parts = trained.to_parts()
         fingerprint = _digest("\0".join([*parts.values(), f"{evaluation.metrics()}", *suspects]).encode())
         with _quiet():
             for version in self._versions(name):
@@ -104,6 +108,7 @@ class Registry:
                 "at": at.isoformat(),
                 "skill": "proven" if evaluation.skill else "no skill",
                 "log_loss_gain": repr(_gain(trained)),
+                "curve_skill": "proven" if trained.curve and trained.curve.evaluation.skill else "no skill",
                 "definition": _definition(trained.model),
                 "data_hash": data_hash(trained.data.X.assign(label=trained.data.y)),
                 _FILES: json.dumps(files, sort_keys=True),
@@ -130,14 +135,17 @@ class Registry:
             version = self._alias(name, CHAMPION) or next(iter(self._versions(name)), None)
             if version is None:
                 return None
-            model = Model.from_parts(self._verified(version))
+            parts = self._verified(version)
+            model = Model.from_parts(parts)
+            curve = Hazard.from_parts(parts) if "curve.json" in parts else None
         if _definition(model) != version.tags.get("definition"):
             raise ModelError(
                 f"{_called(version)}: its feature list or target differs from what was registered. Train it again: "
                 "churnkit train."
             )
         model.version = _called(version)
-        return Champion(model, model.version, _proven(version.tags), moment(version.tags["at"]))
+        return Champion(model, model.version, _proven(version.tags), moment(version.tags["at"]), curve,
+                        version.tags.get("curve_skill") == "proven")
 
     def versions(self, name: str) -> pd.DataFrame:
         """Every version of a target's model, newest first: version, at, skill, log_loss_gain, role."""
@@ -168,16 +176,23 @@ class Registry:
             **{f"lightgbm.{key}": value for key, value in holdout.booster_.params.items()},
             "notes": "; ".join(trained.model.notes), "verdict": evaluation.says(),
         }
-        self._client.log_batch(run_id, [Metric(key, value, now, 0) for key, value in evaluation.metrics().items()],
+        metrics = evaluation.metrics()
+        if trained.curve:
+            metrics |= trained.curve.evaluation.metrics()
+            params["curve.verdict"] = trained.curve.evaluation.says()
+            params["curve.rounds"] = trained.curve.curve.rounds
+        self._client.log_batch(run_id, [Metric(key, value, now, 0) for key, value in metrics.items()],
                                [Param(key, str(value)[:5000]) for key, value in params.items()],
                                [RunTag("skill", "proven" if evaluation.skill else "no skill")])
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
             (root / "holdout").mkdir()
-            for file, text in holdout.to_parts().items():
+            for file, text in trained.holdout_parts().items():
                 (root / "holdout" / file).write_text(text, encoding="utf-8")
             evaluation.table.to_csv(root / "evaluation.csv")
             evaluation.plot().savefig(root / "evaluation.png", dpi=90)
+            if trained.curve:
+                trained.curve.evaluation.horizons.to_csv(root / "curve.csv")
             files = _artefact(root, trained, parts)
             self._client.log_artifacts(run_id, folder)
         return files
@@ -191,7 +206,7 @@ class Registry:
         self._client.set_registered_model_alias(name, CHAMPION if proven and better else CHALLENGER, version)
 
     def _verified(self, version: ModelVersion) -> dict[str, str]:
-        """model.txt and model.json of the artefact, after every file has the hash that the registry holds."""
+        """The model's texts in the artefact, after every file has the hash that the registry holds."""
         expected: dict[str, str] = json.loads(version.tags.get(_FILES, "{}"))
         uri = self._client.get_model_version_download_uri(version.name, version.version)
         here = self.artifacts / str(version.run_id) / "artifacts" / "model"  # also where the workspace was moved
@@ -215,7 +230,8 @@ class Registry:
                     f"Restore "
                     f"'{root}' from a backup, or train again: churnkit train."
                 )
-        return {file: found[f"artifacts/{file}"].decode() for file in ("model.txt", "model.json")}
+        return {file.removeprefix("artifacts/"): text.decode() for file, text in found.items()
+                if file.startswith("artifacts/")}
 
     def _experiment(self) -> str:
         """The id of our experiment, made on first use with its artefacts in our folder.
@@ -262,7 +278,7 @@ def _artefact(root: Path, trained: Trained, parts: dict[str, str]) -> dict[str, 
     mlflow.pyfunc.save_model(
         root / "model",
         python_model=str(_SCORER),
-        artifacts={"text": str(root / "model.txt"), "json": str(root / "model.json")},
+        artifacts={{"model.txt": "text", "model.json": "json"}.get(file, file): str(root / file) for file in parts},
         signature=ModelSignature(inputs=inputs, outputs=Schema([ColSpec(DataType.double, "probability")])),
         pip_requirements=[
             f"mlflow=={mlflow.__version__}",

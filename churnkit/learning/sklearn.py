@@ -17,9 +17,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from churnkit.cutoffs import duration
 from churnkit.learning.calibrate import Floats, Kind, log_odds
 from churnkit.learning.explain import Shap, reasons
-from churnkit.learning.model import DEFAULT_ROUNDS, MAX_ROUNDS, Model
+from churnkit.learning.model import Model
 from churnkit.learning.splits import KEYS, Mask, TrainingSet
 from churnkit.learning.targets import Target
+from churnkit.learning.trees import DEFAULT_ROUNDS, MAX_ROUNDS
 
 _AT_ONCE = dt.timedelta(microseconds=1)  # rows of the very moment at which a fold begins are not learnt from
 _KEPT = ["rank", "feature", "value", "contribution", "points", "direction", "phrase"]

@@ -55,7 +55,9 @@ WITH periods AS (
 )
 """
 
-ENDED = "SELECT n, outside, last < opens AS early, last < until AS positive FROM fate"
+ENDED = """SELECT n, outside, last < opens AS early, last < until AS positive,
+  CASE WHEN last < until THEN epoch_us(last) - epoch_us(opens) END AS after_us FROM fate
+"""
 
 # worth: a row at the median price of its plan, as known by the close; a state's worth moves with seats, plans and
 # add-ons, never with a price. The base is the state at the window's start. A gain comes with a row that starts inside

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -126,7 +127,17 @@ def timeline(rows: TrainingSet, test_share: float = 0.25, stop_share: float = 0.
     return Timeline(None, _at_or_after(cutoffs, max(cutoffs[-1] - test_share * (span - gap), cutoffs[0] + gap)), gap)
 
 
-def stop_cut(rows: TrainingSet, share: float = 1 / 3) -> pd.Timestamp | None:
+class Timed(Protocol):
+    """Rows of a target at some cutoffs: a training set, or durations."""
+
+    @property
+    def target(self) -> Target: ...  # noqa: D102
+
+    @property
+    def cutoffs(self) -> pd.DatetimeIndex: ...  # noqa: D102
+
+
+def stop_cut(rows: Timed, share: float = 1 / 3) -> pd.Timestamp | None:
     """Where rows are cut into fit | gap | stop, which has `share` of the time the gap leaves. None without room."""
     cutoffs, gap = rows.cutoffs, rows.target.window
     room = cutoffs[-1] - cutoffs[0] - gap

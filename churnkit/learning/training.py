@@ -8,6 +8,7 @@ from types import MappingProxyType
 import pandas as pd
 
 from churnkit.errors import ModelError
+from churnkit.learning.curves import Curved
 from churnkit.learning.evaluate import Evaluation, evaluate
 from churnkit.learning.model import Model
 from churnkit.learning.splits import KEYS, Timeline, TrainingSet, stop_cut, timeline
@@ -20,7 +21,8 @@ __all__ = ["Trained", "TrainingSet", "train", "training_set"]
 @dataclass(frozen=True, eq=False)
 class Trained:
     """What a training run gives: `model` was fitted on all matured rows, `holdout` on those that had closed before the
-    test period; `evaluation` is the holdout's on the test period, used for nothing else.
+    test period; `evaluation` is the holdout's on the test period, used for nothing else. `curve` says when: the same
+    over several horizons, for targets that have them.
     """
 
     model: Model
@@ -28,6 +30,15 @@ class Trained:
     evaluation: Evaluation
     splits: Timeline
     data: TrainingSet
+    curve: Curved | None = None
+
+    def to_parts(self) -> dict[str, str]:
+        """The texts of the model and of all that stands beside it."""
+        return {**self.model.to_parts(), **(self.curve.curve.to_parts() if self.curve else {})}
+
+    def holdout_parts(self) -> dict[str, str]:
+        """The same of the fits that the test period was kept from."""
+        return {**self.holdout.to_parts(), **(self.curve.holdout.to_parts() if self.curve else {})}
 
 
 def training_set(target: Target, features: pd.DataFrame, labels: pd.DataFrame) -> TrainingSet:

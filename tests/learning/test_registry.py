@@ -91,6 +91,44 @@ def test_a_changed_file_is_refused_before_it_is_read(registered, file):
         registry.champion("churn")
 
 
+@pytest.fixture(scope="module")
+def curved(trained):
+    """The run with a risk curve beside its model."""
+    from test_estimators import lived
+
+    from churnkit.learning.curves import train_curve
+
+    x, spans, _ = lived(entities=100)
+    when = spans.cutoffs[12].to_pydatetime()
+    return replace(trained, curve=train_curve(spans, x, (30, 60, 90, 180), test_at=when)), x
+
+
+def test_the_curve_comes_back_with_the_champion(registry, curved):
+    """With its skill, its figures and both fits logged; a run without one has none."""
+    run, x = curved
+    assert registry.register(run, at=AT) == "churn-1"
+    champion = registry.champion("churn")
+    assert run.curve.evaluation.skill == champion.curve_skill
+    assert run.curve.curve.probability(x).tolist() == champion.curve.probability(x).tolist()
+    logged = registry._client.get_run(registry._client.get_model_version("churn", "1").run_id).data.metrics
+    expected = run.curve.evaluation.horizons.loc[90.0, "auc"]
+    assert expected == pytest.approx(logged["curve.auc.90d"])
+    folder = next(registry.artifacts.rglob("MLmodel")).parent
+    kept = {path.relative_to(folder.parent).as_posix() for path in folder.parent.rglob("*")}
+    assert {"curve.csv", "holdout/curve.txt", "model/artifacts/curve.txt", "model/artifacts/curve.json"} <= kept
+    registry.register(other(replace(run, curve=None), loss=-0.01), at=AT)
+    assert registry.champion("churn").curve is None
+
+
+@pytest.mark.parametrize("file", ["artifacts/curve.txt", "artifacts/curve.json"])
+def test_a_changed_curve_is_refused_before_it_is_read(registry, curved, file):
+    registry.register(curved[0], at=AT)
+    path = next(registry.artifacts.rglob("MLmodel")).parent / file
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(ModelError, match=f"'{file}' was changed since it was registered"):
+        registry.champion("churn")
+
+
 def test_an_added_or_missing_file_is_refused(registered):
     registry, folder = registered
     (folder / "extra.py").write_text("")
