@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from churnkit.learning.backtest import Backtest
     from churnkit.learning.splits import TrainingSet
     from churnkit.learning.targets import Target
+    from churnkit.learning.training import Trained
     from churnkit.signals.catalog import Catalog
     from churnkit.signals.store import Store
     from churnkit.signals.tables import Tables
@@ -130,10 +131,25 @@ def _train(settings: Settings, tables: Tables, target: Target, at: dt.datetime) 
 
     dataset = _dataset(settings, tables, target, at)
     log.info("training %s on %d labelled rows", target.name, len(dataset.y))
-    trained = fit(target, dataset, seed=settings.training.seed, test_share=settings.training.test_share)
+    ask = settings.training
+    trained = fit(target, dataset, seed=ask.seed, test_share=ask.test_share, trials=ask.tune,
+                  storage=f"sqlite:///{(settings.state / 'tuning.db').resolve()}")
     version = open_registry(settings).register(trained, at=at)
     row = {"target": target.name, "version": version, **trained.evaluation.summary()}
-    return row, [dataset.says(), trained.evaluation.says()]
+    return row, [dataset.says(), trained.evaluation.says(), *_tuned(trained, ask.tune)]
+
+
+def _tuned(trained: Trained, trials: int) -> list[str]:
+    """What the search for parameters came to, where one was asked for."""
+    name, tried = trained.model.target.name, trained.trials
+    if not trials:
+        return []
+    if not tried:
+        return [f"{name}: not tuned, because no fold in time has both outcomes on both sides. The default stands."]
+    best = min(one.losses[-1] for one in tried if not one.pruned)
+    told = (f"one beat the default ({best:.5f} against {tried[0].losses[-1]:.5f} log loss at the right level)"
+            if trained.model.params else "none beat the default")
+    return [f"{name}: {len(tried)} trials before the test period, {sum(one.pruned for one in tried)} pruned; {told}."]
 
 
 def _dataset(settings: Settings, tables: Tables, target: Target, at: dt.datetime) -> TrainingSet:

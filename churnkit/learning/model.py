@@ -6,7 +6,7 @@ import datetime as dt
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from churnkit.learning import baseline as logistic
 from churnkit.learning import calibrate
 from churnkit.learning.calibrate import Calibration, Floats, Kind
 from churnkit.learning.explain import Shap, reasons
-from churnkit.learning.splits import TrainingSet, stop_cut
+from churnkit.learning.splits import Mask, TrainingSet, stop_cut
 from churnkit.learning.targets import Target
 from churnkit.schemas import SCORES
 from churnkit.signals.catalog import Catalog
@@ -41,13 +41,16 @@ class Model:
 
     After `fit`: `booster_` is LightGBM's, `features` its inputs in order, `levels` the categories' words, `rounds` the
     iterations, `calibration` the map from raw score to probability, `baseline` the logistic regression, `base_rate` the
-    share of positives, `notes` what a reader should know about the fit.
+    share of positives, `notes` what a reader should know about the fit. `params` are LightGBM's, where a search found
+    better ones than the default.
     """
 
-    def __init__(self, target: Target, seed: int = 7, calibration: Kind = "platt") -> None:
+    def __init__(self, target: Target, seed: int = 7, calibration: Kind = "platt",
+                 params: Mapping[str, float] | None = None) -> None:
         self.target = target
         self.seed = seed
         self.kind: Kind = calibration
+        self.params: dict[str, float] = dict(params or {})
         self.version = f"{target.name} (unregistered)"
         self.features: tuple[str, ...] = ()
         self.levels: dict[str, tuple[str, ...]] = {}
@@ -107,11 +110,21 @@ class Model:
         return self
 
     def refit(self, train: TrainingSet) -> Model:
-        """A new model made as this one was, on other rows: the same inputs (all, if it has none yet), seed and kind of
-        calibration; iterations and calibration are found anew.
+        """A new model made as this one was, on other rows: the same inputs (all, if it has none yet), seed, kind of
+        calibration and parameters; iterations and calibration are found anew.
         """
         chosen = train.X[list(self.features)] if self.features else train.X
-        return Model(self.target, self.seed, self.kind).fit(replace(train, X=chosen))
+        return Model(self.target, self.seed, self.kind, self.params).fit(replace(train, X=chosen))
+
+    def losses(self, rows: TrainingSet, folds: Iterable[tuple[Mask, Mask]]) -> Iterator[float]:
+        """Per fold, grown as it is asked for: the levelled log loss, at the iteration that is best on the fold's held
+        rows, of trees grown on its fitted ones. For comparing parameters; the model is not fitted by it.
+        """
+        self.features, self.levels = tuple(rows.X.columns), _levels(rows.X)
+        x, y, weights = self._matrix(rows.X), rows.y.to_numpy(dtype=float), rows.weights.to_numpy(dtype=float)
+        for fitted, held in folds:
+            grown = self._boost(x[fitted], y[fitted], weights[fitted], MAX_ROUNDS, (x[held], y[held]))
+            yield float(grown.best_score["valid_0"]["levelled_loss"])
 
     def raw(self, features: pd.DataFrame) -> Floats:
         """The booster's raw scores (log-odds before calibration), shape (n,).
@@ -182,6 +195,7 @@ class Model:
             "columns": _safe(self.features),
             "levels": {name: list(words) for name, words in self.levels.items()},
             "calibration": self.calibration.to_dict(),
+            "params": self.params,
             "rounds": self.rounds,
             "base_rate": self.base_rate,
             "notes": list(self.notes),
@@ -209,7 +223,7 @@ class Model:
                 )
             spans = {name: dt.timedelta(seconds=data["target"][name]) for name in ("horizon", "lead", "grace")}
             lists = {name: tuple(data["target"][name]) for name in ("groups", "never")}
-            model = cls(Target(**{**data["target"], **spans, **lists}), data["seed"])
+            model = cls(Target(**{**data["target"], **spans, **lists}), data["seed"], params=data.get("params"))
             booster = lgb.Booster(model_str=parts["model.txt"])
             model.calibration = Calibration.from_dict(data["calibration"])
             model._baseline = logistic.Baseline.from_dict(data["baseline"])
@@ -276,7 +290,7 @@ class Model:
                stop: tuple[Floats, Floats] | None = None) -> lgb.Booster:
         """One LightGBM fit; with stop rows it ends when they have not improved for a while."""
         words = [place for place, name in enumerate(self.features) if name in self.levels]
-        params = _params(int(y.sum()), len(y), self.seed)
+        params = default_params(int(y.sum()), len(y), self.seed) | self.params
         data = lgb.Dataset(
             x, y, weight=weights, feature_name=_safe(self.features), categorical_feature=words, params=params
         )
@@ -294,7 +308,7 @@ def data_hash(features: pd.DataFrame) -> str:
     return hashlib.sha256(",".join(ordered.columns).encode() + rows.tobytes()).hexdigest()[:16]
 
 
-def _params(positives: int, rows: int, seed: int) -> dict[str, Any]:
+def default_params(positives: int, rows: int, seed: int) -> dict[str, Any]:
     """LightGBM's parameters: the fewer positives, the smaller and the more held back the trees."""
     leaves = 31 if positives >= 4000 else 15 if positives >= 1500 else 7
     return {

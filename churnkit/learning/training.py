@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -14,13 +15,17 @@ from churnkit.learning.splits import KEYS, Timeline, TrainingSet, stop_cut, time
 from churnkit.learning.targets import Target
 from churnkit.schemas import POINTS
 
+if TYPE_CHECKING:
+    from churnkit.learning.tune import Trial
+
 __all__ = ["Trained", "TrainingSet", "train", "training_set"]
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
     """What a training run gives: `model` was fitted on all matured rows, `holdout` on those that had closed before the
-    test period; `evaluation` is the holdout's on the test period, used for nothing else.
+    test period; `evaluation` is the holdout's on the test period, used for nothing else. `trials` are those of the
+    search for parameters, where there was one.
     """
 
     model: Model
@@ -28,6 +33,7 @@ class Trained:
     evaluation: Evaluation
     splits: Timeline
     data: TrainingSet
+    trials: tuple[Trial, ...] = ()
 
 
 def training_set(target: Target, features: pd.DataFrame, labels: pd.DataFrame) -> TrainingSet:
@@ -70,8 +76,12 @@ def training_set(target: Target, features: pd.DataFrame, labels: pd.DataFrame) -
                        pd.Series(1.0, both.index), MappingProxyType({str(k): int(v) for k, v in dropped.items()}))
 
 
-def train(target: Target, rows: TrainingSet, *, seed: int = 7, test_share: float = 0.25) -> Trained:
+def train(target: Target, rows: TrainingSet, *, seed: int = 7, test_share: float = 0.25, trials: int = 0,
+          storage: str | None = None) -> Trained:
     """Holdout fit and evaluation, then a fit on all rows with the iterations found.
+
+    With `trials` the parameters are searched first, on what had closed before the test period; `storage` keeps the
+    trials, so that a search that was stopped goes on.
 
     Raises:
         ModelError: If the rows are too few or too short in time, or hold one outcome alone.
@@ -89,7 +99,19 @@ def train(target: Target, rows: TrainingSet, *, seed: int = 7, test_share: float
     cut = timeline(rows, test_share)
     pool, test = rows.split(cut.test_at)
     cut = replace(cut, stop_at=stop_cut(pool))  # as the holdout's fit cuts the rows that remain to it
-    holdout = Model(target, seed=seed).fit(pool)
+    params, tried = _searched(pool, trials, seed, storage)
+    holdout = Model(target, seed=seed, params=params).fit(pool)
     evaluation = evaluate(holdout, test)
-    model = Model(target, seed=seed).fit(rows, rounds=holdout.rounds)
-    return Trained(model, holdout, evaluation, cut, rows)
+    model = Model(target, seed=seed, params=params).fit(rows, rounds=holdout.rounds)
+    return Trained(model, holdout, evaluation, cut, rows, tried)
+
+
+def _searched(pool: TrainingSet, trials: int, seed: int,
+              storage: str | None) -> tuple[dict[str, float], tuple[Trial, ...]]:
+    """The parameters to use instead of the default, if any, and what was tried."""
+    if not trials:
+        return {}, ()
+    from churnkit.learning.tune import tune
+
+    search = tune(pool, trials, seed=seed, storage=storage)
+    return search.best, search.trials
