@@ -26,7 +26,7 @@ from churnkit.signals.catalog import Catalog
 
 FORMAT = 1
 MAX_ROUNDS, PATIENCE, DEFAULT_ROUNDS = 800, 60, 120
-FEWEST_ROUNDS = 40
+FEWEST_ROUNDS = 20
 """Trees that would stop before this met a shift: a map from one or two of them has a slope that magnifies the next."""
 FOLDS = 3
 THREADS = 1
@@ -290,7 +290,7 @@ class Model:
                stop: tuple[Floats, Floats] | None = None) -> lgb.Booster:
         """One LightGBM fit; with stop rows it ends when they have not improved for a while."""
         words = [place for place, name in enumerate(self.features) if name in self.levels]
-        params = default_params(int(y.sum()), len(y), self.seed) | self.params
+        params = parameters(int(y.sum()), len(y), self.seed) | self.params
         data = lgb.Dataset(
             x, y, weight=weights, feature_name=_safe(self.features), categorical_feature=words, params=params
         )
@@ -308,7 +308,7 @@ def data_hash(features: pd.DataFrame) -> str:
     return hashlib.sha256(",".join(ordered.columns).encode() + rows.tobytes()).hexdigest()[:16]
 
 
-def default_params(positives: int, rows: int, seed: int) -> dict[str, Any]:
+def parameters(positives: int, rows: int, seed: int) -> dict[str, Any]:
     """LightGBM's parameters: the fewer positives, the smaller and the more held back the trees."""
     leaves = 31 if positives >= 4000 else 15 if positives >= 1500 else 7
     return {

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from churnkit.errors import ModelError
-from churnkit.learning.model import Model, data_hash, default_params
+from churnkit.learning.model import Model, data_hash, parameters
 from churnkit.learning.splits import TrainingSet, origins, stop_cut
 
 FOLDS = 3
@@ -109,7 +109,7 @@ def _try(study: optuna.Study, rows: TrainingSet, folds: list[tuple[Any, Any]], s
 
 
 def _try_default(study: optuna.Study, rows: TrainingSet, folds: list[tuple[Any, Any]], seed: int) -> None:
-    given = default_params(rows.positives, len(rows), seed)
+    given = parameters(rows.positives, len(rows), seed)
     losses = list(_running(rows, folds, seed, {}))
     study.add_trial(optuna.create_trial(
         state=TrialState.COMPLETE, value=losses[-1], params={name: given[name] for name in SPACE}, distributions=SPACE,

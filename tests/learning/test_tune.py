@@ -12,7 +12,7 @@ from conftest import made
 from churnkit.cutoffs import moment
 from churnkit.errors import ModelError
 from churnkit.learning import tune as tuning
-from churnkit.learning.model import Model, default_params
+from churnkit.learning.model import Model, parameters
 from churnkit.learning.targets import CHURN
 from churnkit.learning.training import train, training_set
 from churnkit.learning.tune import FREE, SPACE, tune
@@ -44,7 +44,7 @@ def test_folds_learn_from_what_had_closed_before(rows):
 
 def test_the_default_is_the_first_trial_and_the_best_is_no_worse(rows, search):
     first = search.trials[0]
-    given = default_params(rows.positives, len(rows), 7)
+    given = parameters(rows.positives, len(rows), 7)
     assert {name: given[name] for name in SPACE} == first.params
     whole = [trial for trial in search.trials if not trial.pruned]
     best = min(whole, key=lambda trial: trial.losses[-1])
@@ -107,7 +107,7 @@ def test_other_rows_begin_another_search(rows, search, tmp_path):
 def test_no_parameter_weighs_one_outcome_more():
     """What would break the calibration is neither searched nor set."""
     weighing = {"scale_pos_weight", "is_unbalance", "pos_bagging_fraction", "neg_bagging_fraction"}
-    assert not weighing & {*SPACE, *default_params(100, 1000, 7)}
+    assert not weighing & {*SPACE, *parameters(100, 1000, 7)}
 
 
 def test_a_training_run_keeps_the_best_parameters_and_every_trial(rows, registry, search):
