@@ -266,6 +266,8 @@ class TrainingSettings(_Frozen):
     asset_every: Step = dt.timedelta(days=7)
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.25
     seed: int = 7
+    tune: Annotated[int, Field(ge=0)] = 0
+    """How many trials search for better parameters than the default, which needs none; each costs some fits."""
 
 
 class ValueSettings(_Frozen):

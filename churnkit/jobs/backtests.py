@@ -28,7 +28,7 @@ def _pooled(one: Backtest) -> list[dict[str, Any]]:
     """One row per metric; every number with the interval that holds 95% of the resamples."""
     columns = [name for name in ("model", "baseline", "minus_baseline", "minus_champion") if name in one.table]
     table = one.table[one.table["part"] == "pooled"].to_dict("records")
-    return [{"target": one.target.name, "pooled": str(row["metric"]).replace("_", " "),
+    return [{one.target.name: str(row["metric"]).replace("_", " "),
              **{name: _told(row, name, interval=name != "baseline") for name in columns}} for row in table]
 
 
@@ -38,7 +38,7 @@ def _parts(one: Backtest) -> list[dict[str, Any]]:
     for part, table in one.table.groupby("part", sort=False):
         metrics = {row["metric"]: row for row in table.to_dict("records")}
         first = metrics["auc"]
-        rows.append({"target": one.target.name, "part": part, "rows": first["rows"], "positive": first["positives"],
+        rows.append({f"{one.target.name}_by_part": part, "rows": first["rows"], "positive": first["positives"],
                      **{name: _told(metrics[name], "model", interval=False) for name in _BY_PART},
                      "auc_minus_baseline's": _told(first, "minus_baseline", interval=True)})
     return rows

@@ -164,10 +164,12 @@ def _train(settings: Settings, tables: Tables, target: Target, at: dt.datetime) 
     found = suspected(dataset)
     suspects = [name for name in found["feature"] if name not in settings.features.allow]
     log.info("training %s on %d labelled rows", target.name, len(dataset.y))
-    trained = fit(target, dataset, seed=settings.training.seed, test_share=settings.training.test_share)
+    ask = settings.training
+    trained = fit(target, dataset, seed=ask.seed, test_share=ask.test_share, trials=ask.tune,
+                  storage=f"sqlite:///{(settings.state / 'tuning.db').resolve()}")
     shut = ", ".join(_protected(store, target))
     said = [f"{target.name}: protected, so neither inputs nor reasons: {shut}"] if shut else []
-    notes = [dataset.says(), *said, trained.evaluation.says()]
+    notes = [dataset.says(), *said, trained.evaluation.says(), *_tuned(trained, ask.tune)]
     if days:
         trained, more = _with_curve(settings, tables, trained, features, followed, days)
         notes.append(more)
@@ -207,6 +209,19 @@ def suspected(rows: TrainingSet) -> pd.DataFrame:
     from churnkit.audit.features import foreseeing
 
     return foreseeing(rows.X.assign(entity_id=rows.keys["entity_id"]), rows.y)
+
+
+def _tuned(trained: Trained, trials: int) -> list[str]:
+    """What the search for parameters came to, where one was asked for."""
+    name, tried = trained.model.target.name, trained.trials
+    if not trials:
+        return []
+    if not tried:
+        return [f"{name}: not tuned, because no fold in time has both outcomes on both sides. The default stands."]
+    best = min(one.losses[-1] for one in tried if not one.pruned)
+    told = (f"one beat the default ({best:.5f} against {tried[0].losses[-1]:.5f} log loss at the right level)"
+            if trained.model.params else "none beat the default")
+    return [f"{name}: {len(tried)} trials before the test period, {sum(one.pruned for one in tried)} pruned; {told}."]
 
 
 def _dataset(settings: Settings, tables: Tables, target: Target, at: dt.datetime) -> TrainingSet:

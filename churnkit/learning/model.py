@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -36,7 +36,7 @@ from churnkit.schemas import SCORES
 from churnkit.signals.catalog import Catalog
 
 FORMAT = 2
-FEWEST_ROUNDS = 40
+FEWEST_ROUNDS = 20
 """Trees that would stop before this met a shift: a map from one or two of them has a slope that magnifies the next."""
 FOLDS = 3
 BANDS = (("high", 3.0), ("medium", 1.5))
@@ -50,15 +50,16 @@ class Model:
     iterations, `blend` how trees and logistic regression make the raw score, `calibration` the map from raw score to
     probability, `baseline` the logistic regression, `base_rate` the share of positives,
     `notes` what a reader should know about the fit. Which share and which calibration, unless given, is chosen by what
-    did best out of time.
+    did best out of time. `params` are LightGBM's, where a search found better ones than the default.
     """
 
-    def __init__(self, target: Target, seed: int = 7, calibration: Kind | None = None,
-                 share: float | None = None) -> None:
+    def __init__(self, target: Target, seed: int = 7, calibration: Kind | None = None, share: float | None = None, *,
+                 params: Mapping[str, float] | None = None) -> None:
         self.target = target
         self.seed = seed
         self.kind = calibration
         self.share = share
+        self.params: dict[str, float] = dict(params or {})
         self.blend = choice.Blend()
         self.version = f"{target.name} (unregistered)"
         self.features: tuple[str, ...] = ()
@@ -124,11 +125,22 @@ class Model:
         return self
 
     def refit(self, train: TrainingSet) -> Model:
-        """A new model made as this one was, on other rows: the same inputs (all, if it has none yet), seed, form and
-        kind of calibration; iterations and calibration are found anew.
+        """A new model made as this one was, on other rows: the same inputs (all, if it has none yet), seed, form, kind
+        of calibration and parameters; iterations and calibration are found anew.
         """
         chosen = train.X[list(self.features)] if self.features else train.X
-        return Model(self.target, self.seed, self.kind, self.share).fit(replace(train, X=chosen))
+        again = Model(self.target, self.seed, self.kind, self.share, params=self.params)
+        return again.fit(replace(train, X=chosen))
+
+    def losses(self, rows: TrainingSet, folds: Iterable[tuple[Mask, Mask]]) -> Iterator[float]:
+        """Per fold, grown as it is asked for: the levelled log loss, at the iteration that is best on the fold's held
+        rows, of trees grown on its fitted ones. For comparing parameters; the model is not fitted by it.
+        """
+        self.features, self.levels = tuple(rows.X.columns), word_levels(rows.X)
+        x, y, weights = self._matrix(rows.X), rows.y.to_numpy(dtype=float), rows.weights.to_numpy(dtype=float)
+        for fitted, held in folds:
+            grown = self._boost(x[fitted], y[fitted], weights[fitted], MAX_ROUNDS, (x[held], y[held]))
+            yield float(grown.best_score["valid_0"]["levelled_loss"])
 
     def raw(self, features: pd.DataFrame) -> Floats:
         """Raw scores (log-odds before calibration) of the trees, the logistic regression or their blend, shape (n,).
@@ -206,6 +218,7 @@ class Model:
             "levels": {name: list(words) for name, words in self.levels.items()},
             "calibration": self.calibration.to_dict(),
             "blend": asdict(self.blend),
+            "params": self.params,
             "rounds": self.rounds,
             "base_rate": self.base_rate,
             "notes": list(self.notes),
@@ -233,7 +246,7 @@ class Model:
                 )
             spans = {name: dt.timedelta(seconds=data["target"][name]) for name in ("horizon", "lead", "grace")}
             lists = {name: tuple(data["target"][name]) for name in ("groups", "never")}
-            model = cls(Target(**{**data["target"], **spans, **lists}), data["seed"])
+            model = cls(Target(**{**data["target"], **spans, **lists}), data["seed"], params=data.get("params"))
             booster = lgb.Booster(model_str=parts["model.txt"])
             model.calibration = Calibration.from_dict(data["calibration"])
             model._baseline = logistic.Baseline.from_dict(data["baseline"])
@@ -297,7 +310,7 @@ class Model:
                stop: tuple[Floats, Floats] | None = None) -> lgb.Booster:
         """One LightGBM fit; with stop rows it ends when they have not improved for a while."""
         words = [place for place, name in enumerate(self.features) if name in self.levels]
-        params = parameters(int(y.sum()), len(y), self.seed)
+        params = parameters(int(y.sum()), len(y), self.seed) | self.params
         data = lgb.Dataset(
             x, y, weight=weights, feature_name=safe_names(self.features), categorical_feature=words, params=params
         )

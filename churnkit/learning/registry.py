@@ -99,6 +99,7 @@ class Registry:
                                           tags={"target": name, "at": at.isoformat()})
             try:
                 files = self._log(run.info.run_id, trained, parts)
+                self._log_trials(run.info.run_id, trained)
             except BaseException:
                 self._client.set_terminated(run.info.run_id, status="FAILED")
                 raise
@@ -173,6 +174,7 @@ class Registry:
             "rounds": trained.model.rounds, "features": len(trained.model.features), "rows": len(trained.data),
             "positives": trained.data.positives, "calibration": trained.model.calibration.kind,
             "dropped": json.dumps(dict(trained.data.dropped)), "lightgbm": lightgbm.__version__,
+            "trials": len(trained.trials),
             **{f"lightgbm.{key}": value for key, value in holdout.booster_.params.items()},
             "notes": "; ".join(trained.model.notes), "verdict": evaluation.says(),
         }
@@ -196,6 +198,19 @@ class Registry:
             files = _artefact(root, trained, parts)
             self._client.log_artifacts(run_id, folder)
         return files
+
+    def _log_trials(self, parent: str, trained: Trained) -> None:
+        """One nested run per trial of the search: its parameters, its loss after each fold, and how it ended."""
+        now = int(dt.datetime.now(dt.UTC).timestamp() * 1000)
+        for trial in trained.trials:
+            run = self._client.create_run(
+                self._experiment(), run_name=f"trial {trial.number}{'' if trial.number else ' (the default)'}",
+                tags={"mlflow.parentRunId": parent, "target": trained.model.target.name,
+                      "state": "pruned" if trial.pruned else "complete"})
+            self._client.log_batch(
+                run.info.run_id, [Metric("loss", loss, now, fold) for fold, loss in enumerate(trial.losses)],
+                [Param(key, str(value)) for key, value in trial.params.items()])
+            self._client.set_terminated(run.info.run_id, status="KILLED" if trial.pruned else "FINISHED")
 
     def _crown(self, name: str, version: str, tags: dict[str, str]) -> None:
         """Makes the version champion or challenger."""

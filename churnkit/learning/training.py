@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -15,6 +16,9 @@ from churnkit.learning.splits import KEYS, Timeline, TrainingSet, stop_cut, time
 from churnkit.learning.targets import Target
 from churnkit.schemas import POINTS
 
+if TYPE_CHECKING:
+    from churnkit.learning.tune import Trial
+
 __all__ = ["Trained", "TrainingSet", "train", "training_set"]
 
 
@@ -22,7 +26,8 @@ __all__ = ["Trained", "TrainingSet", "train", "training_set"]
 class Trained:
     """What a training run gives: `model` was fitted on all matured rows, `holdout` on those that had closed before the
     test period; `evaluation` is the holdout's on the test period, used for nothing else. `curve` says when: the same
-    over several horizons, for targets that have them.
+    over several horizons, for targets that have them. `trials` are those of the search for parameters, where there was
+    one.
     """
 
     model: Model
@@ -31,6 +36,7 @@ class Trained:
     splits: Timeline
     data: TrainingSet
     curve: Curved | None = None
+    trials: tuple[Trial, ...] = ()
 
     def to_parts(self) -> dict[str, str]:
         """The texts of the model and of all that stands beside it."""
@@ -81,8 +87,12 @@ def training_set(target: Target, features: pd.DataFrame, labels: pd.DataFrame) -
                        pd.Series(1.0, both.index), MappingProxyType({str(k): int(v) for k, v in dropped.items()}))
 
 
-def train(target: Target, rows: TrainingSet, *, seed: int = 7, test_share: float = 0.25) -> Trained:
+def train(target: Target, rows: TrainingSet, *, seed: int = 7, test_share: float = 0.25, trials: int = 0,
+          storage: str | None = None) -> Trained:
     """Holdout fit and evaluation, then a fit on all rows with the iterations, the form and the calibration found.
+
+    With `trials` the parameters are searched first, on what had closed before the test period; `storage` keeps the
+    trials, so that a search that was stopped goes on.
 
     Raises:
         ModelError: If the rows are too few or too short in time, or hold one outcome alone.
@@ -100,7 +110,19 @@ def train(target: Target, rows: TrainingSet, *, seed: int = 7, test_share: float
     cut = timeline(rows, test_share)
     pool, test = rows.split(cut.test_at)
     cut = replace(cut, stop_at=stop_cut(pool))  # as the holdout's fit cuts the rows that remain to it
-    holdout = Model(target, seed=seed).fit(pool)
+    params, tried = _searched(pool, trials, seed, storage)
+    holdout = Model(target, seed=seed, params=params).fit(pool)
     evaluation = evaluate(holdout, test)
-    model = Model(target, seed, holdout.kind, holdout.blend.share).fit(rows, rounds=holdout.rounds)
-    return Trained(model, holdout, evaluation, cut, rows)
+    model = Model(target, seed, holdout.kind, holdout.blend.share, params=params).fit(rows, rounds=holdout.rounds)
+    return Trained(model, holdout, evaluation, cut, rows, trials=tried)
+
+
+def _searched(pool: TrainingSet, trials: int, seed: int,
+              storage: str | None) -> tuple[dict[str, float], tuple[Trial, ...]]:
+    """The parameters to use instead of the default, if any, and what was tried."""
+    if not trials:
+        return {}, ()
+    from churnkit.learning.tune import tune
+
+    search = tune(pool, trials, seed=seed, storage=storage)
+    return search.best, search.trials
