@@ -187,13 +187,14 @@ def _profits(y: Floats, row: Floats, ends: NDArray[np.int64], terms: Terms) -> F
     made = terms.profit(caught, passed)
     best = made.argmax(axis=1)
     at = np.arange(len(row))
-    pays = made[at, best] > 0
+    top = np.maximum(made[at, best], 0.0)
     expected = np.zeros(len(row))
-    for effect in _effects(terms.effect):
-        expected += np.maximum(terms.profit(caught, passed, float(effect)).max(axis=1), 0.0) / _NODES
-    found: Floats = np.column_stack([np.where(pays, made[at, best], 0.0) / total,
-                                     np.where(pays, passed[at, best], 0.0) / total, expected / total])
-    return found
+    lost = terms.profit(caught, passed, 0.0)
+    for effect in _effects(terms.effect):  # profit is linear in it: no new arrays for each
+        np.multiply(caught, effect * (terms.value - terms.incentive), out=made)
+        made += lost
+        expected += np.maximum(made.max(axis=1), 0.0) / _NODES
+    return np.column_stack([top / total, np.where(top > 0, passed[at, best], 0.0) / total, expected / total])
 
 
 def _effects(mean: float) -> Floats:

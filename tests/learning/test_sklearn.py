@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_predict
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import check_dataframe_column_names_consistency, parametrize_with_checks
 
 from churnkit.learning.model import FEWEST_ROUNDS, Model
 from churnkit.learning.sklearn import ChurnClassifier
@@ -21,6 +21,11 @@ the array API check skips itself, because nothing here claims to take arrays of 
 def test_estimator_checks(estimator, check):
     """Every check of scikit-learn's, without an exception."""
     check(estimator)
+
+
+def test_the_names_of_a_frames_columns_are_held_to():
+    """scikit-learn's own check of it, which the list above leaves out."""
+    check_dataframe_column_names_consistency("ChurnClassifier", ChurnClassifier())
 
 
 def table(n=800, seed=5):

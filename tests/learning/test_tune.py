@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,12 +12,13 @@ from conftest import made
 
 from churnkit.cutoffs import moment
 from churnkit.errors import ModelError
+from churnkit.jobs.learn import _tuned
 from churnkit.learning import tune as tuning
 from churnkit.learning.model import Model
 from churnkit.learning.targets import CHURN
 from churnkit.learning.training import train, training_set
 from churnkit.learning.trees import parameters
-from churnkit.learning.tune import FREE, SPACE, tune
+from churnkit.learning.tune import FREE, SPACE, Trial, tune
 
 TRIALS = 7
 
@@ -127,6 +129,16 @@ def test_a_training_run_keeps_the_best_parameters_and_every_trial(rows, registry
              for run in nested}
     assert {(str(trial.number), "pruned" if trial.pruned else "complete", round(trial.losses[-1], 9))
             for trial in trained.trials} == found
+
+
+def test_what_a_search_came_to_is_said(rows):
+    """How many trials, how many pruned, and whether the default stands."""
+    trained = train(CHURN, rows)
+    assert [] == _tuned(trained, 0)
+    assert "no fold in time has both outcomes" in _tuned(trained, 3)[0]
+    tried = (Trial(0, {}, (0.3, 0.2), pruned=False), Trial(1, {}, (0.4,), pruned=True))
+    assert ["churn: 2 trials before the test period, 1 pruned; none beat the default."] == _tuned(
+        replace(trained, trials=tried), 2)
 
 
 def test_parameters_change_the_trees_and_travel_with_a_recipe(rows):
