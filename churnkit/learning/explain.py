@@ -125,10 +125,19 @@ def effect(points: float, probability: float, target: str = "churn") -> str:
     >>> effect(12.3, 0.41), effect(-0.2, 0.41, "expansion")
     ('adds about 12 points to a risk of 41%', 'takes under 1 point off a chance of 41%')
     """
+    joint, what = "" if points <= 0 else "to ", "chance" if target == "expansion" else "risk"
+    return f"{in_points(points)} {joint}a {what} of {probability:.0%}"
+
+
+def in_points(points: float) -> str:
+    """Points in words.
+
+    >>> in_points(12.3), in_points(0.9), in_points(-3.4)
+    ('adds about 12 points', 'adds about 1 point', 'takes about 3 points off')
+    """
     size = abs(round(points))
     about = f"about {size} point{'s' if size > 1 else ''}" if size else "under 1 point"
-    verb, joint = ("adds", "to") if points > 0 else ("takes", "off")
-    return f"{verb} {about} {joint} a {'chance' if target == 'expansion' else 'risk'} of {probability:.0%}"
+    return f"adds {about}" if points > 0 else f"takes {about} off"
 
 
 def _chosen(
