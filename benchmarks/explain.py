@@ -93,7 +93,7 @@ def main() -> None:
     options.add_argument("--json", action="store_true")
     options.add_argument("--small", action="store_true")
     asked = options.parse_args()
-    result = measure(10_000, 100) if asked.small else measure(100_000, 300)
+    result = measure(20_000, 300) if asked.small else measure(100_000, 300)
     if asked.json:
         print(json.dumps(result))
         return

@@ -110,7 +110,7 @@ def explain(folder: Path, entity: str, at: dt.datetime) -> Report:
     Raises:
         FeatureError: If it was not scored at `at`; says what to run.
     """
-    from churnkit.learning.explain import effect
+    from churnkit.learning.explain import effect, in_points
 
     settings = load(folder)  # only read: nobody is kept out
     scores, reasons = load_day(settings, "scores", at), load_day(settings, "reasons", at)
@@ -132,12 +132,12 @@ def explain(folder: Path, entity: str, at: dt.datetime) -> Report:
     notes += [f"no reasons for {name}: only those for whom a play can open a task are explained. For everybody's: "
               f"churnkit score {folder} --at {at:%Y-%m-%d} --explain-all" for name in dark["target"].unique()]
     both = why.merge(mine[["entity_id", "target", "probability"]], on=["entity_id", "target"])
-    effects = map(effect, both["points"], both["probability"], both["target"])
+    both["effect"] = list(map(effect, both["points"], both["probability"], both["target"]))
     changes = both["changed"].fillna("") if "changed" in both else [""] * len(both)  # no column in files of before
-    rows = [{"entity": row.entity_id, "target": row.target, "effect": said,
+    rows = [{"entity": row.entity_id, "target": row.target, "effect": in_points(points),
              "reason": f"{row.phrase!s} ({changed})" if changed else row.phrase}
-            for row, said, changed in zip(both.itertuples(), effects, changes, strict=True)]
-    data = {"scores": mine.to_dict("records"), "reasons": why.to_dict("records"),
+            for row, points, changed in zip(both.itertuples(), both["points"], changes, strict=True)]
+    data = {"scores": mine.to_dict("records"), "reasons": both.to_dict("records"),
             "tasks": [task.to_dict() for task in tasks]}
     return Report("explain", rows=rows, notes=notes, data=data)
 

@@ -22,8 +22,8 @@ SMALL = 0.02
 """A contribution below this (log-odds) is no reason."""
 FIXED = 0.5
 """What nobody can change counts this much when the few places for reasons are given out."""
-GAP, STEP = 1e-4, 0.05
-"""Below that gap (log-odds) between a score and its base, points are told by the slope over such a step either way."""
+GAP = 0.05
+"""Below that gap (log-odds) between a score and its base, points are told by the slope over as much either way."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,8 @@ def per_log_odds(shap: Shap) -> Floats:
     """What one unit of log-odds is worth in points of probability, row by row, shape (n,), so that the points of all
     families add up to 100 x (p - base): (p - base) / (raw - raw base), where base is the probability of the raw base.
 
-    Where that gap is next to nothing it is the calibration's slope there.
+    Where that gap is small, what speaks for and against cancels out, and it is the calibration's slope between the two:
+    a step of an isotonic map right there must not tell every reason a hundredfold.
 
     >>> half = Shap(("a",), np.array([[2.0]]), np.array([1.0]), lambda raw: np.clip(0.5 + raw / 10, 0, 1))
     >>> per_log_odds(half).round(6).tolist()
@@ -112,7 +113,8 @@ def per_log_odds(shap: Shap) -> Floats:
     base = shap.base
     gap = shap.raw - base
     near = np.abs(gap) < GAP
-    slope = (shap.probability(shap.raw + STEP) - shap.probability(shap.raw - STEP)) / (2 * STEP)
+    middle = base + gap / 2
+    slope = (shap.probability(middle + GAP) - shap.probability(middle - GAP)) / (2 * GAP)
     ratio = (shap.probability(shap.raw) - shap.probability(base)) / np.where(near, 1.0, gap)
     return np.asarray(100 * np.where(near, slope, ratio))
 
@@ -123,10 +125,19 @@ def effect(points: float, probability: float, target: str = "churn") -> str:
     >>> effect(12.3, 0.41), effect(-0.2, 0.41, "expansion")
     ('adds about 12 points to a risk of 41%', 'takes under 1 point off a chance of 41%')
     """
+    joint, what = "" if points <= 0 else "to ", "chance" if target == "expansion" else "risk"
+    return f"{in_points(points)} {joint}a {what} of {probability:.0%}"
+
+
+def in_points(points: float) -> str:
+    """Points in words.
+
+    >>> in_points(12.3), in_points(0.9), in_points(-3.4)
+    ('adds about 12 points', 'adds about 1 point', 'takes about 3 points off')
+    """
     size = abs(round(points))
     about = f"about {size} point{'s' if size > 1 else ''}" if size else "under 1 point"
-    verb, joint = ("adds", "to") if points > 0 else ("takes", "off")
-    return f"{verb} {about} {joint} a {'chance' if target == 'expansion' else 'risk'} of {probability:.0%}"
+    return f"adds {about}" if points > 0 else f"takes {about} off"
 
 
 def _chosen(

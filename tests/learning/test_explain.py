@@ -60,7 +60,7 @@ def test_points_stay_small_where_steps_cancel_out():
     """An isotonic step between base and score is no reason to tell any family as a hundred points."""
     steps = Calibration("isotonic", (-1.0, 0.0, 1e-6, 1.0), (0.1, 0.2, 0.6, 0.7))
     shap = Shap(("a", "b"), np.array([[1.0, -1.0 + 1e-6]]), np.array([1e-6]), steps.apply)
-    assert per_log_odds(shap)[0] < 100 / (2 * 0.05)
+    assert per_log_odds(shap)[0] < 100 / (2 * GAP)
 
 
 def test_a_family_is_one_reason_with_its_members_added(trained, frame):
