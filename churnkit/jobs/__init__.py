@@ -63,7 +63,8 @@ def train(folder: Path, at: dt.datetime, names: Sequence[str] = ()) -> Report:
     with workspace(folder) as settings:
         tables = read(settings, at)
         rows, notes = learn.train_all(settings, tables, at, names)
-    shown = [{name: value for name, value in row.items() if name != "curve"} for row in rows]
+    shown = [{name: value for name, value in row.items() if not isinstance(value, dict) and name != "curve"}
+             for row in rows]
     return Report("train", rows=shown, notes=notes, data={"at": at.isoformat(), "models": rows})
 
 

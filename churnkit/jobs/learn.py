@@ -14,7 +14,10 @@ from churnkit.settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
 
+    from churnkit.learning.durations import Durations
+    from churnkit.learning.registry import Champion
     from churnkit.learning.targets import Target
+    from churnkit.learning.training import Trained
     from churnkit.signals.catalog import Catalog
     from churnkit.signals.store import Store
     from churnkit.signals.tables import Tables
@@ -131,7 +134,6 @@ def train_all(settings: Settings, tables: Tables, at: dt.datetime,
 
 
 def _train(settings: Settings, tables: Tables, target: Target, at: dt.datetime) -> tuple[dict[str, Any], list[str]]:
-    from churnkit.learning.curves import train_curve
     from churnkit.learning.durations import durations, edges, horizons
     from churnkit.learning.labels import label
     from churnkit.learning.training import train as fit
@@ -144,21 +146,42 @@ def _train(settings: Settings, tables: Tables, target: Target, at: dt.datetime) 
     dataset = training_set(target, features, label(target, tables, points))
     log.info("training %s on %d labelled rows", target.name, len(dataset.y))
     trained = fit(target, dataset, seed=settings.training.seed, test_share=settings.training.test_share)
-    notes, curve = [dataset.says(), trained.evaluation.says()], None
+    notes = [dataset.says(), trained.evaluation.says()]
     if days:
         log.info("training the risk curve of %s over %s days", target.name, ", ".join(f"{day:g}" for day in days))
         spans = durations(target, tables, followed, edges(days))
         inputs = features.set_index("row_id").loc[spans.keys["row_id"], list(dataset.X)].reset_index(drop=True)
-        try:
-            found = train_curve(spans, inputs, days, test_at=trained.splits.test_at.to_pydatetime(),
-                                seed=settings.training.seed)
-        except ModelError as error:
-            notes.append(f"{target.name} curve: not trained. {str(error).removeprefix(f'{target.name}: ')}")
-        else:
-            trained, curve = replace(trained, curve=found), found.evaluation.summary()
-            notes.append(found.evaluation.says())
+        trained, said = _beside(trained, spans, inputs, days, settings.training.seed)
+        notes += said
     version = open_registry(settings).register(trained, at=at)
-    return {"target": target.name, "version": version, **trained.evaluation.summary(), "curve": curve}, notes
+    more = {"curve": trained.curve.evaluation.summary() if trained.curve else None,
+            **{one.what: one.summary() for one in trained.beside}}
+    return {"target": target.name, "version": version, **trained.evaluation.summary(), **more}, notes
+
+
+def _beside(trained: Trained, spans: Durations, inputs: pd.DataFrame, days: Sequence[float],
+            seed: int) -> tuple[Trained, list[str]]:
+    """The training with its curve, and for assets with components and remaining life; what cannot be is said."""
+    from churnkit.learning.curves import train_curve
+    from churnkit.learning.upkeep import train_components, train_life
+
+    notes, test_at, name = [], trained.splits.test_at.to_pydatetime(), spans.target.name
+    try:
+        found = train_curve(spans, inputs, days, test_at=test_at, seed=seed)
+    except ModelError as error:
+        return trained, [f"{name} curve: not trained. {str(error).removeprefix(f'{name}: ')}"]
+    trained = replace(trained, curve=found)
+    notes.append(found.evaluation.says())
+    more = {"components": train_components, "life": train_life} if spans.target.entity == "asset" else {}
+    for what, fit in more.items():
+        try:
+            one = fit(spans, inputs, test_at=test_at, seed=seed)
+        except ModelError as error:
+            notes.append(f"{name} {what}: not trained. {str(error).removeprefix(f'{name}: ')}")
+        else:
+            trained = replace(trained, beside=(*trained.beside, one))
+            notes.append(one.says())
+    return trained, notes
 
 
 def score_all(settings: Settings, tables: Tables, at: dt.datetime) -> tuple[list[dict[str, Any]], list[str]]:
@@ -182,14 +205,36 @@ def score_all(settings: Settings, tables: Tables, at: dt.datetime) -> tuple[list
         scores = stakes(champion.model.predict(frame), frame, tables).assign(skill=champion.skill)
         save(settings, "scores", target.name, at, scores)
         save(settings, "reasons", target.name, at, champion.model.explain(frame, top=6, catalog=store.catalog))
-        if champion.curve is None:
-            file_of(settings, "curves", target.name, at).unlink(missing_ok=True)
-        else:
-            save(settings, "curves", target.name, at, champion.curve.predict(frame).assign(
-                model_version=champion.version, skill=champion.curve_skill))
-            if not champion.curve_skill:
-                notes.append(f"{target.name}: the risk curve of {champion.version} has no proven skill.")
+        notes += _score_beside(settings, champion, frame, at)
         high = int((scores["band"] == "high").sum())
         rows.append({"target": target.name, "version": champion.version, "scored": len(scores), "high": high,
                      "skill": "proven" if champion.skill else "no skill"})
     return rows, notes
+
+
+def _score_beside(settings: Settings, champion: Champion, frame: pd.DataFrame, at: dt.datetime) -> list[str]:
+    """Curves, components and lives of everybody that was scored, into the files of that day; says which lack skill."""
+    from churnkit.learning.upkeep import lives
+
+    name, found = champion.model.target.name, {}
+    if champion.curve is not None:
+        found["curve"] = champion.curve.predict(frame)
+        if champion.components is not None:
+            found["components"] = champion.components.predict(frame, found["curve"])
+    if champion.life is not None:
+        found["life"] = lives(champion.life, frame)
+    notes = []
+    for what, (folder, called) in _BESIDE.items():
+        if what not in found:
+            file_of(settings, folder, name, at).unlink(missing_ok=True)  # of a version that had one
+            continue
+        skill = what in champion.proven
+        save(settings, folder, name, at, found[what].assign(model_version=champion.version, skill=skill))
+        if not skill:
+            notes.append(f"{name}: the {called} of {champion.version} has no proven skill.")
+    return notes
+
+
+_BESIDE = {"curve": ("curves", "risk curve"), "components": ("components", "probability by component"),
+           "life": ("lives", "remaining life")}
+"""What stands beside a model: its folder of the day's files, and what it is called."""
