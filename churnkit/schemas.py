@@ -288,6 +288,13 @@ CURVES = ("entity_id", "account_id", "cutoff", "target", "horizon_days", "probab
 """One row per scored entity and horizon: `probability` of the event within `horizon_days` of the end of the lead,
 which never falls along the horizons; `median_days` until half of such entities had it, blank beyond the last."""
 
+COMPONENTS = ("entity_id", "account_id", "cutoff", "target", "component", "horizon_days", "probability")
+"""One row per scored asset, component and horizon; an asset's components add up to its curve. `component` is the
+failures' code, or failure for those that name none."""
+
+LIVES = ("entity_id", "account_id", "cutoff", "target", "life_days", "cap_days")
+"""One row per scored asset: the days it has left, and the cap beyond which it is only said to be more."""
+
 LABELS = ("row_id", "entity_id", "account_id", "cutoff", "target", "label", "why_none", "kind", "value", "treated",
           "propensity")
 """`label` is 0, 1 or missing; `why_none` is '', censored, in the lead, not in the population, or retired."""

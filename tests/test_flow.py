@@ -17,7 +17,7 @@ from churnkit import jobs
 from churnkit.cli import app
 from churnkit.cutoffs import moment
 from churnkit.jobs import setup
-from churnkit.jobs.learn import suspected
+from churnkit.jobs.fitting import suspected
 from churnkit.jobs.workspace import load_day, open_registry
 from churnkit.learning.splits import TrainingSet
 from churnkit.learning.targets import CHURN
@@ -96,6 +96,15 @@ def test_when_stands_beside_whether(done):
         assert f"{name} curve: " in notes
         if row["curve"]["skill"] != "proven":
             assert f"{name}: the risk curve of {row['version']} has no proven skill." in notes
+        assert ("life" in row) == (name == "maintenance")
+        if "components" in row:
+            parts = pd.read_parquet(folder / "state" / "components" / name / file.name)
+            total = parts.groupby(["entity_id", "horizon_days"])["probability"].sum()
+            whole = curves.set_index(["entity_id", "horizon_days"])["probability"]
+            pd.testing.assert_series_equal(whole.sort_index(), total.sort_index(), check_names=False)
+        if "life" in row:
+            left = pd.read_parquet(folder / "state" / "lives" / name / file.name)
+            assert left["life_days"].between(0, left["cap_days"]).all()
         code, shown = invoke("explain", curves["entity_id"].iloc[0], str(folder), "--at", AT)
         assert code == 0
         assert f"in {curves['horizon_days'].max():g} days" in " ".join(shown.split())

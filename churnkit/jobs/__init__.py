@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from churnkit.errors import FeatureError
-from churnkit.jobs import act, learn
+from churnkit.jobs import act, fitting, learn
 from churnkit.jobs.report import HELD_BACK, Report
 from churnkit.jobs.workspace import entities, load_day, open_outbox, open_registry, open_store, read, targets, workspace
 from churnkit.settings import load
@@ -66,8 +66,9 @@ def train(folder: Path, at: dt.datetime, names: Sequence[str] = ()) -> Report:
     """
     with workspace(folder) as settings:
         tables = read(settings, at)
-        rows, notes, code = learn.train_all(settings, tables, at, names)
-    shown = [{name: value for name, value in row.items() if name != "curve"} for row in rows]
+        rows, notes, code = fitting.train_all(settings, tables, at, names)
+    shown = [{name: value for name, value in row.items() if not isinstance(value, dict) and name != "curve"}
+             for row in rows]
     return Report("train", rows=shown, notes=notes, data={"at": at.isoformat(), "models": rows}, code=code)
 
 
@@ -80,7 +81,7 @@ def backtest(folder: Path, at: dt.datetime, names: Sequence[str] = (), *, folds:
     from churnkit.jobs.backtests import report
 
     with workspace(folder) as settings:
-        found, notes = learn.backtest_all(settings, read(settings, at), at, names, folds, by_entity=by_entity)
+        found, notes = fitting.backtest_all(settings, read(settings, at), at, names, folds, by_entity=by_entity)
     return report(found, notes, at)
 
 
@@ -171,7 +172,7 @@ def run(folder: Path, at: dt.datetime) -> Report:
         tables = read(settings, at)
         registry = open_registry(settings)
         untrained = [target.name for target in targets(settings, tables) if registry.champion(target.name) is None]
-        trained, notes, held = learn.train_all(settings, tables, at, untrained) if untrained else learn.NONE
+        trained, notes, held = fitting.train_all(settings, tables, at, untrained) if untrained else fitting.NONE
         store = open_store(settings)
         for entity in entities(tables):
             learn.ensure(tables, store, entity, [at])

@@ -1,26 +1,20 @@
-"""Features, training and scoring on an open workspace and read tables."""
+"""Features and scoring on an open workspace and read tables; training is in fitting.py."""
 
 from __future__ import annotations
 
 import datetime as dt
-import json
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from churnkit.errors import FeatureError, ModelError
+from churnkit.errors import FeatureError
 from churnkit.jobs.act import policy_of
-from churnkit.jobs.report import HELD_BACK
 from churnkit.jobs.workspace import file_of, load_before, log, open_registry, open_store, save, targets
 from churnkit.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from churnkit.learning.backtest import Backtest
-    from churnkit.learning.splits import TrainingSet
+    from churnkit.learning.registry import Champion
     from churnkit.learning.targets import Target
-    from churnkit.learning.training import Trained
     from churnkit.signals.catalog import Catalog
     from churnkit.signals.store import Store
     from churnkit.signals.tables import Tables
@@ -99,198 +93,6 @@ def restatements(settings: Settings, entity_id: str, at: dt.datetime) -> list[tu
             for when in sorted(set(found.values()))]
 
 
-def _history(tables: Tables, store: Store, target: Target, at: dt.datetime,
-             days: Sequence[float]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Prediction points of the past at which this target's label is mature, with their features in the store; and
-    those that can be followed for the shortest horizon of `days` at least.
-    """
-    from churnkit.learning.history import training_cutoffs
-    from churnkit.signals.points import points_at
-
-    cutoffs = training_cutoffs(target, tables, at)
-    if not cutoffs:
-        raise ModelError(f"{target.name}: no cutoff before {at:%Y-%m-%d} has a label yet, because features need 28 "
-                         f"days of signals and a label needs {target.window.days} days to mature. Wait, give a longer "
-                         f"history, or shorten the windows of [targets.{target.name}].")
-    shortest = min(target.horizon, *(dt.timedelta(days=day) for day in days)) if days else target.horizon
-    followed = training_cutoffs(replace(target, horizon=shortest), tables, at)
-    ensure(tables, store, target.entity, followed)
-    points = points_at(tables, target.entity, followed)
-    return points[points["cutoff"] <= cutoffs[-1]].reset_index(drop=True), points
-
-
-class Training(NamedTuple):
-    """What a training of several targets gives: a row each, sentences, and HELD_BACK where a version was held back."""
-
-    rows: list[dict[str, Any]]
-    notes: list[str]
-    code: int
-
-
-NONE = Training([], [], 0)
-
-def train_all(settings: Settings, tables: Tables, at: dt.datetime, names: Sequence[str]) -> Training:
-    """Trains and registers the named targets (all without names); one that cannot be trained stops no other.
-
-    A version that learnt from a feature which alone predicts suspiciously well is held back: the champion goes on.
-    """
-    rows: list[dict[str, Any]] = []
-    notes: list[str] = []
-    code = 0
-    for target in targets(settings, tables):
-        if names and target.name not in names:
-            continue
-        try:
-            row, said = _train(settings, tables, target, at)
-        except (ModelError, FeatureError) as error:
-            why = str(error).removeprefix(f"{target.name}: ")
-            row, said = {"target": target.name, "skill": "no skill"}, [f"{target.name}: not trained. {why}"]
-        rows.append(row)
-        notes.extend(said)
-        code = HELD_BACK if row.get("suspects") else code
-    return Training(rows, notes, code)
-
-
-def _train(settings: Settings, tables: Tables, target: Target, at: dt.datetime) -> tuple[dict[str, Any], list[str]]:
-    from churnkit.learning.durations import horizons
-    from churnkit.learning.labels import label
-    from churnkit.learning.training import train as fit
-    from churnkit.learning.training import training_set
-
-    store, days = open_store(settings), horizons(target, settings)
-    points, followed = _history(tables, store, target, at, days)
-    features = store.read(followed, target)
-    dataset = training_set(target, features, label(target, tables, points))
-    found = suspected(dataset)
-    suspects = [name for name in found["feature"] if name not in settings.features.allow]
-    log.info("training %s on %d labelled rows", target.name, len(dataset.y))
-    ask = settings.training
-    trained = fit(target, dataset, seed=ask.seed, test_share=ask.test_share, trials=ask.tune,
-                  storage=f"sqlite:///{(settings.state / 'tuning.db').resolve()}")
-    shut = ", ".join(_protected(store, target))
-    said = [f"{target.name}: protected, so neither inputs nor reasons: {shut}"] if shut else []
-    notes = [dataset.says(), *said, trained.evaluation.says(), *_tuned(trained, ask.tune)]
-    if days:
-        trained, more = _with_curve(settings, tables, trained, features, followed, days)
-        notes.append(more)
-    version = open_registry(settings).register(trained, at=at, suspects=suspects)
-    row = {"target": target.name, "version": version, **trained.evaluation.summary(),
-           "curve": trained.curve.evaluation.summary() if trained.curve else None}
-    if suspects:
-        row["suspects"] = suspects
-        notes += [f"{target.name}: '{one.feature}': {one.says}." for one in found.itertuples()
-                  if one.feature in suspects]
-        notes.append(f"{target.name}: {version} is held back, because such features may know the outcome; the champion "
-                     "goes on scoring. See churnkit audit time. What is right to be that good, let pass by name in "
-                     f"[features] of churnkit.toml: allow = {json.dumps(suspects)}")
-    return row, notes
-
-
-def _with_curve(settings: Settings, tables: Tables, trained: Trained, features: pd.DataFrame,
-                followed: pd.DataFrame, days: Sequence[float]) -> tuple[Trained, str]:
-    """The training run with a risk curve on the same features and split, and what is said of it."""
-    from churnkit.learning.curves import train_curve
-    from churnkit.learning.durations import durations, edges
-
-    target = trained.model.target
-    log.info("training the risk curve of %s over %s days", target.name, ", ".join(f"{day:g}" for day in days))
-    spans = durations(target, tables, followed, edges(days))
-    inputs = features.set_index("row_id").loc[spans.keys["row_id"], list(trained.data.X)].reset_index(drop=True)
-    try:
-        found = train_curve(spans, inputs, days, test_at=trained.splits.test_at.to_pydatetime(),
-                            seed=settings.training.seed)
-    except ModelError as error:
-        return trained, f"{target.name} curve: not trained. {str(error).removeprefix(f'{target.name}: ')}"
-    return replace(trained, curve=found), found.evaluation.says()
-
-
-def suspected(rows: TrainingSet) -> pd.DataFrame:
-    """The inputs that alone predict suspiciously well, as `churnkit audit features` finds them."""
-    from churnkit.audit.features import foreseeing
-
-    return foreseeing(rows.X.assign(entity_id=rows.keys["entity_id"]), rows.y)
-
-
-def _tuned(trained: Trained, trials: int) -> list[str]:
-    """What the search for parameters came to, where one was asked for."""
-    name, tried = trained.model.target.name, trained.trials
-    if not trials:
-        return []
-    if not tried:
-        return [f"{name}: not tuned, because no fold in time has both outcomes on both sides. The default stands."]
-    best = min(one.losses[-1] for one in tried if not one.pruned)
-    told = (f"one beat the default ({best:.5f} against {tried[0].losses[-1]:.5f} log loss at the right level)"
-            if trained.model.params else "none beat the default")
-    return [f"{name}: {len(tried)} trials before the test period, {sum(one.pruned for one in tried)} pruned; {told}."]
-
-
-def _dataset(settings: Settings, tables: Tables, target: Target, at: dt.datetime) -> TrainingSet:
-    """All rows of the past with features and a mature label."""
-    from churnkit.learning.labels import label
-    from churnkit.learning.training import training_set
-
-    store = open_store(settings)
-    points, _ = _history(tables, store, target, at, ())
-    return training_set(target, store.read(points, target), label(target, tables, points))
-
-
-def backtest_all(settings: Settings, tables: Tables, at: dt.datetime, names: Sequence[str], folds: int, *,
-                 by_entity: bool) -> tuple[list[Backtest], list[str]]:
-    """A backtest of each named target (all without names); one that cannot be tested stops no other."""
-    found, notes = [], []
-    for target in targets(settings, tables):
-        if names and target.name not in names:
-            continue
-        try:
-            one, said = _backtest(settings, tables, target, at, folds, by_entity=by_entity)
-        except (ModelError, FeatureError) as error:
-            notes.append(f"{target.name}: no backtest. {str(error).removeprefix(f'{target.name}: ')}")
-            continue
-        found.append(one)
-        notes += [*said, *one.notes, one.says()]
-    return found, notes
-
-
-def _backtest(settings: Settings, tables: Tables, target: Target, at: dt.datetime, folds: int, *,
-              by_entity: bool) -> tuple[Backtest, list[str]]:
-    from churnkit.learning.backtest import backtest
-    from churnkit.learning.model import Model
-    from churnkit.learning.profit import terms
-    from churnkit.learning.value import stakes
-
-    seed = settings.training.seed
-    rows = _dataset(settings, tables, target, at)
-    points = rows.keys[["entity_id", "account_id", "cutoff"]].assign(target=target.name)
-    stake = float(stakes(points, rows.X.assign(entity_id=points["entity_id"]), tables)["value"].mean())
-    notes = []
-    try:
-        pay = terms(target, settings, stake)
-    except ModelError as error:
-        pay, notes = None, [f"{target.name}: no figures of profit. {error}"]
-    champion = open_registry(settings).champion(target.name)
-    made = champion.model.refit if champion is not None and {*champion.model.features} <= {*rows.X} else None
-    if champion is not None:
-        notes.append(f"{target.name}: {champion.version} is the champion; it was made anew for each fold, because it "
-                     "has seen the outcomes." if made else
-                     f"{target.name}: {champion.version} is not compared, because its inputs are no longer computed. "
-                     "Train again: churnkit train.")
-    log.info("backtesting %s on %d labelled rows", target.name, len(rows))
-    recipe = Model(target, seed=seed)
-    return backtest(rows, folds=folds, by_entity=by_entity, terms=pay, champion=made, recipe=recipe.refit,
-                    seed=seed), notes
-
-
-def _protected(store: Store, target: Target) -> list[str]:
-    """The features among the target's groups that protection keeps from its model."""
-    from churnkit.learning.targets import TARGETS
-    from churnkit.signals.catalog import Catalog
-    from churnkit.signals.features import groups
-
-    known = groups(store.catalog or Catalog())
-    seen = {name for group in target.groups for name in known[group].names}
-    return sorted(seen & set(target.never) - set(TARGETS[target.name].never))
-
-
 def score_all(settings: Settings, tables: Tables, at: dt.datetime, *,
               explain_all: bool = False) -> tuple[list[dict[str, Any]], list[str]]:
     """Everybody's scores at `at` by each target's champion, and why of those who can become tasks, into the files of
@@ -322,13 +124,7 @@ def score_all(settings: Settings, tables: Tables, at: dt.datetime, *,
         why = champion.model.explain(told, top=6, catalog=store.catalog)
         why = _with_changes(settings, tables, store, target, why, told)
         save(settings, "reasons", target.name, at, why)
-        if champion.curve is None:
-            file_of(settings, "curves", target.name, at).unlink(missing_ok=True)
-        else:
-            save(settings, "curves", target.name, at, champion.curve.predict(frame).assign(
-                model_version=champion.version, skill=champion.curve_skill))
-            if not champion.curve_skill:
-                notes.append(f"{target.name}: the risk curve of {champion.version} has no proven skill.")
+        notes += _score_beside(settings, champion, frame, at)
         high = int((scores["band"] == "high").sum())
         rows.append({"target": target.name, "version": champion.version, "scored": len(scores), "high": high,
                      "explained": len(told), "skill": "proven" if champion.skill else "no skill"})
@@ -354,3 +150,31 @@ def _with_changes(settings: Settings, tables: Tables, store: Store, target: Targ
         log.warning("what changed in the reasons for %s is not told: %s", target.name, error)
         return why
     return since(why, features, Earlier(*before, then), store.catalog)
+
+
+def _score_beside(settings: Settings, champion: Champion, frame: pd.DataFrame, at: dt.datetime) -> list[str]:
+    """Curves, components and lives of everybody that was scored, into the files of that day; says which lack skill."""
+    from churnkit.learning.upkeep import lives
+
+    name, found = champion.model.target.name, {}
+    if champion.curve is not None:
+        found["curve"] = champion.curve.predict(frame)
+        if champion.components is not None:
+            found["components"] = champion.components.predict(frame, found["curve"])
+    if champion.life is not None:
+        found["life"] = lives(champion.life, frame)
+    notes = []
+    for what, (folder, called) in _BESIDE.items():
+        if what not in found:
+            file_of(settings, folder, name, at).unlink(missing_ok=True)  # of a version that had one
+            continue
+        skill = what in champion.proven
+        save(settings, folder, name, at, found[what].assign(model_version=champion.version, skill=skill))
+        if not skill:
+            notes.append(f"{name}: the {called} of {champion.version} has no proven skill.")
+    return notes
+
+
+_BESIDE = {"curve": ("curves", "risk curve"), "components": ("components", "probability by component"),
+           "life": ("lives", "remaining life")}
+"""What stands beside a model: its folder of the day's files, and what it is called."""

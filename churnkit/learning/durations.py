@@ -10,6 +10,7 @@ import datetime as dt
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -72,7 +73,8 @@ class Durations:
     the label at each edge (0, 1, or NaN where it cannot be known), shape (n, K), and `moments` the days to what made
     it positive. A point followed to no edge at all has none but NaN: see `known`.
 
-    Where a record that came late contradicts an earlier label, the label that knows most stands.
+    `kinds` says what happened, such as the code of a failure, shape (n, K). Where a record that came late contradicts
+    an earlier label, the label that knows most stands.
     """
 
     target: Target
@@ -80,6 +82,7 @@ class Durations:
     keys: pd.DataFrame
     labels: Floats
     moments: Floats
+    kinds: NDArray[np.object_]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -104,6 +107,13 @@ class Durations:
     def event(self) -> Mask:
         """Whether the event was seen: the label that knows most is 1."""
         found: Mask = np.nan_to_num(self._at(self.labels, self.last)) == 1
+        return found
+
+    @cached_property
+    def kind(self) -> NDArray[np.object_]:
+        """What each event was; None without one, or where nothing tells."""
+        found = np.full(len(self), None, dtype=object)
+        found[self.event] = self._at(self.kinds, self.last)[self.event]
         return found
 
     @cached_property
@@ -132,7 +142,7 @@ class Durations:
     def take(self, some: Mask | Whole) -> Durations:
         """The points where a mask is true, or those at some places."""
         return replace(self, keys=self.keys.iloc[some].reset_index(drop=True), labels=self.labels[some],
-                       moments=self.moments[some])
+                       moments=self.moments[some], kinds=self.kinds[some])
 
     def until(self, at: str | dt.datetime) -> Durations:
         """What was known at `at`: a label that had not closed by then is not known."""
@@ -164,10 +174,9 @@ class Durations:
         """The keys with `days`, `event` and `known`."""
         return self.keys.assign(days=self.days, event=self.event, known=self.known)
 
-    def _at(self, values: Floats, place: Whole) -> Floats:
+    def _at(self, values: NDArray[Any], place: Whole) -> NDArray[Any]:
         """One value per point."""
-        found: Floats = np.take_along_axis(values, np.maximum(place, 0)[:, None], axis=1)[:, 0]
-        return found
+        return np.asarray(np.take_along_axis(values, np.maximum(place, 0)[:, None], axis=1)[:, 0])
 
 
 def durations(target: Target, tables: Tables, points: pd.DataFrame, ends: Iterable[float]) -> Durations:
@@ -191,6 +200,7 @@ def durations(target: Target, tables: Tables, points: pd.DataFrame, ends: Iterab
                          f"horizons = ['30d', '90d'] in [targets.{target.name}].")
     spans = [window(replace(target, horizon=day * DAY), points) for day in days]
     labels, moments = np.full((len(points), len(days)), np.nan), np.full((len(points), len(days)), np.nan)
+    kinds = np.full((len(points), len(days)), None, dtype=object)
     step = max(_AT_ONCE // len(days), 1)
     for start in range(0, len(points), step):
         part = pd.concat([one.iloc[start:start + step] for one in spans], ignore_index=True)
@@ -199,9 +209,10 @@ def durations(target: Target, tables: Tables, points: pd.DataFrame, ends: Iterab
         rows = slice(start, start + shape[1])
         labels[rows] = found["label"].to_numpy(dtype=float, na_value=np.nan).reshape(shape).T
         moments[rows] = found["after_us"].to_numpy(dtype=float).reshape(shape).T * _MICROSECOND
+        kinds[rows] = found["kind"].to_numpy(dtype=object).reshape(shape).T
     cutoff = pd.to_datetime(points["cutoff"], utc=True).dt.as_unit("us")
     keys = points[["row_id", "entity_id", "account_id"]].assign(cutoff=cutoff).reset_index(drop=True)
-    return Durations(target, days, keys, labels, moments)
+    return Durations(target, days, keys, labels, moments, kinds)
 
 
 def ordered(x: pd.DataFrame, spans: Durations, some: Mask) -> tuple[pd.DataFrame, Durations]:

@@ -22,9 +22,10 @@ import sqlalchemy.exc
 
 from churnkit.cutoffs import moment
 from churnkit.errors import ModelError
-from churnkit.learning.estimators import Hazard
+from churnkit.learning.estimators import CappedLife, Hazard
 from churnkit.learning.model import Model, data_hash
 from churnkit.learning.training import Trained
+from churnkit.learning.upkeep import Components
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
@@ -52,8 +53,8 @@ _FILES, _FINGERPRINT, _SUSPECTS = "churnkit.files", "churnkit.fingerprint", "chu
 class Champion(NamedTuple):
     """The model that scores: verified, with its version's name, whether its skill is proven, and what it has seen.
 
-    It learnt from data up to `at`: scores for an earlier day are no fair look back. `curve` stands beside it where the
-    target has one; `curve_skill` says whether its skill is proven.
+    It learnt from data up to `at`: scores for an earlier day are no fair look back. `curve`, `components` and `life`
+    stand beside it where the target has them; `proven` names those of them whose skill is.
     """
 
     model: Model
@@ -61,7 +62,9 @@ class Champion(NamedTuple):
     skill: bool
     at: dt.datetime
     curve: Hazard | None = None
-    curve_skill: bool = False
+    components: Components | None = None
+    life: CappedLife | None = None
+    proven: frozenset[str] = frozenset()
 
 
 class Registry:
@@ -109,7 +112,7 @@ class Registry:
                 "at": at.isoformat(),
                 "skill": "proven" if evaluation.skill else "no skill",
                 "log_loss_gain": repr(_gain(trained)),
-                "curve_skill": "proven" if trained.curve and trained.curve.evaluation.skill else "no skill",
+                "proven_beside": json.dumps(_proven(trained)),
                 "definition": _definition(trained.model),
                 "data_hash": data_hash(trained.data.X.assign(label=trained.data.y)),
                 _FILES: json.dumps(files, sort_keys=True),
@@ -139,14 +142,16 @@ class Registry:
             parts = self._verified(version)
             model = Model.from_parts(parts)
             curve = Hazard.from_parts(parts) if "curve.json" in parts else None
+            components = Components.from_parts(parts) if "components.json" in parts else None
+            life = CappedLife.from_parts(parts) if "life.json" in parts else None
         if _definition(model) != version.tags.get("definition"):
             raise ModelError(
                 f"{_called(version)}: its feature list or target differs from what was registered. Train it again: "
                 "churnkit train."
             )
         model.version = _called(version)
-        return Champion(model, model.version, _proven(version.tags), moment(version.tags["at"]), curve,
-                        version.tags.get("curve_skill") == "proven")
+        return Champion(model, model.version, _trusted(version.tags), moment(version.tags["at"]), curve, components,
+                        life, frozenset(json.loads(version.tags.get("proven_beside", "[]"))))
 
     def versions(self, name: str) -> pd.DataFrame:
         """Every version of a target's model, newest first: version, at, skill, log_loss_gain, role."""
@@ -183,6 +188,9 @@ class Registry:
             metrics |= trained.curve.evaluation.metrics()
             params["curve.verdict"] = trained.curve.evaluation.says()
             params["curve.rounds"] = trained.curve.curve.rounds
+        for one in trained.beside:
+            metrics |= one.metrics()
+            params[f"{one.what}.verdict"] = one.says()
         self._client.log_batch(run_id, [Metric(key, value, now, 0) for key, value in metrics.items()],
                                [Param(key, str(value)[:5000]) for key, value in params.items()],
                                [RunTag("skill", "proven" if evaluation.skill else "no skill")])
@@ -215,7 +223,7 @@ class Registry:
     def _crown(self, name: str, version: str, tags: dict[str, str]) -> None:
         """Makes the version champion or challenger."""
         champion = self._alias(name, CHAMPION)
-        proven = _proven(tags)
+        proven = _trusted(tags)
         better = champion is None or champion.tags.get("definition") != tags["definition"] or (
             float(tags["log_loss_gain"]) >= float(champion.tags["log_loss_gain"]))
         self._client.set_registered_model_alias(name, CHAMPION if proven and better else CHALLENGER, version)
@@ -318,6 +326,12 @@ def _gain(trained: Trained) -> float:
     return float(losses["base_rate"]) - float(losses["model"])
 
 
+def _proven(trained: Trained) -> list[str]:
+    """What stands beside the model and has proven skill: curve, components, life."""
+    curve = ["curve"] if trained.curve and trained.curve.evaluation.skill else []
+    return [*curve, *(one.what for one in trained.beside if one.skill)]
+
+
 def _definition(model: Model) -> str:
     """A hash of what the model predicts and from what."""
     return _digest(
@@ -336,7 +350,7 @@ def _called(version: ModelVersion) -> str:
     return f"{version.name}-{version.version}{doubt}"
 
 
-def _proven(tags: Mapping[str, str]) -> bool:
+def _trusted(tags: Mapping[str, str]) -> bool:
     """Whether the skill is proven, and by features above suspicion."""
     return tags.get("skill") == "proven" and not tags.get(_SUSPECTS)
 

@@ -14,6 +14,7 @@ from churnkit.learning.evaluate import Evaluation, evaluate
 from churnkit.learning.model import Model
 from churnkit.learning.splits import KEYS, Timeline, TrainingSet, stop_cut, timeline
 from churnkit.learning.targets import Target
+from churnkit.learning.upkeep import Beside
 from churnkit.schemas import POINTS
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ __all__ = ["Trained", "TrainingSet", "train", "training_set"]
 class Trained:
     """What a training run gives: `model` was fitted on all matured rows, `holdout` on those that had closed before the
     test period; `evaluation` is the holdout's on the test period, used for nothing else. `curve` says when: the same
-    over several horizons, for targets that have them. `trials` are those of the search for parameters, where there was
-    one.
+    over several horizons, for targets that have them; `beside` holds what maintenance has more: components and life.
+    `trials` are those of the search for parameters, where there was one.
     """
 
     model: Model
@@ -36,15 +37,18 @@ class Trained:
     splits: Timeline
     data: TrainingSet
     curve: Curved | None = None
+    beside: tuple[Beside, ...] = ()
     trials: tuple[Trial, ...] = ()
 
     def to_parts(self) -> dict[str, str]:
         """The texts of the model and of all that stands beside it."""
-        return {**self.model.to_parts(), **(self.curve.curve.to_parts() if self.curve else {})}
+        more = [*([self.curve.curve] if self.curve else []), *(one.estimator for one in self.beside)]
+        return {name: text for one in (self.model, *more) for name, text in one.to_parts().items()}
 
     def holdout_parts(self) -> dict[str, str]:
         """The same of the fits that the test period was kept from."""
-        return {**self.holdout.to_parts(), **(self.curve.holdout.to_parts() if self.curve else {})}
+        more = [*([self.curve.holdout] if self.curve else []), *(one.holdout for one in self.beside)]
+        return {name: text for one in (self.holdout, *more) for name, text in one.to_parts().items()}
 
 
 def training_set(target: Target, features: pd.DataFrame, labels: pd.DataFrame) -> TrainingSet:

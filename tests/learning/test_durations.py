@@ -95,6 +95,31 @@ def test_failures_and_retirements_agree_with_the_labels(seed):
     np.testing.assert_allclose(expected, found.days[mine], atol=1e-6)
 
 
+@settings(max_examples=5, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_without_subscriptions_silence_agrees_with_the_labels(seed):
+    """The event is the last use before a span of no use, at the same instant as a walk through the uses finds it."""
+    rng = np.random.default_rng(seed)
+    names = [f"u{k}" for k in range(60)]
+    used = {name: np.sort(rng.uniform(-3, 45, int(rng.integers(1, 30)))) for name in names}
+    events = pd.DataFrame([{"account_id": name, "occurred_at": at(0) + float(day) * DAY, "event": "x"}
+                           for name in names for day in used[name]])
+    book = Tables.from_frames(
+        Settings(covers_until=at(400), targets={"churn": {"inactivity": "4d"}}), usage_events=events,
+        accounts=pd.DataFrame({"account_id": names, "created_at": [at(-900)] * 60}))
+    book.covers_until["usage_events"] = at(30)
+    asked = points(names, [at(0), at(6)])
+    found = durations(SHORT, book, asked, ENDS)
+    assert agree(SHORT, book, asked, found) > 20
+    assert found.event.any()
+    for row in np.flatnonzero(found.event):
+        cutoff = (found.keys["cutoff"][row] - at(0)) / DAY
+        mine = used[found.keys["entity_id"][row]]
+        mine = mine[mine >= cutoff - 4]
+        last = next(day for day, following in zip(mine, [*mine[1:], np.inf], strict=True) if following > day + 4)
+        assert last - cutoff - 2 == pytest.approx(found.days[row], abs=1e-6)
+
+
 @pytest.mark.parametrize("name", ["churn", "maintenance"])
 def test_the_golden_book_agrees_with_its_labels(golden, name):
     """At every cutoff of the worked example."""

@@ -50,7 +50,9 @@ def lived(entities=600, months=16, seed=5, follow=None):
     keys = pd.DataFrame({"row_id": [f"{one}@{when}" for one, when in zip(entity, cutoff, strict=True)],
                          "entity_id": entity, "account_id": entity, "cutoff": cutoff})
     moments = np.where(labels == 1, days[:, None], np.nan)
-    return x, Durations(PLAIN, EDGES, keys, labels, moments), chance
+    kind = np.where(rng.random(n) < np.where(x["plan"] == "solo", 0.8, 0.3), "fan", "pump")
+    kinds = np.where(labels == 1, kind.astype(object)[:, None], None)
+    return x, Durations(PLAIN, EDGES, keys, labels, moments, kinds), chance
 
 
 @pytest.fixture(scope="module")

@@ -108,7 +108,7 @@ def test_the_curve_comes_back_with_the_champion(registry, curved):
     run, x = curved
     assert registry.register(run, at=AT) == "churn-1"
     champion = registry.champion("churn")
-    assert run.curve.evaluation.skill == champion.curve_skill
+    assert run.curve.evaluation.skill == ("curve" in champion.proven)
     assert run.curve.curve.probability(x).tolist() == champion.curve.probability(x).tolist()
     logged = registry._client.get_run(registry._client.get_model_version("churn", "1").run_id).data.metrics
     expected = run.curve.evaluation.horizons.loc[90.0, "auc"]
@@ -118,6 +118,23 @@ def test_the_curve_comes_back_with_the_champion(registry, curved):
     assert {"curve.csv", "holdout/curve.txt", "model/artifacts/curve.txt", "model/artifacts/curve.json"} <= kept
     registry.register(other(replace(run, curve=None), loss=-0.01), at=AT)
     assert registry.champion("churn").curve is None
+
+
+def test_components_and_life_come_back_too(registry, curved):
+    """With those of them named whose skill is proven."""
+    from test_estimators import lived
+
+    from churnkit.learning.upkeep import train_components, train_life
+
+    x, spans, _ = lived(entities=100)
+    when = spans.cutoffs[12].to_pydatetime()
+    beside = tuple(fit(spans, x, test_at=when) for fit in (train_components, train_life))
+    registry.register(replace(curved[0], beside=beside), at=AT)
+    champion = registry.champion("churn")
+    assert beside[0].estimator.shares(x).tolist() == champion.components.shares(x).tolist()
+    assert beside[1].estimator.predict(x).tolist() == champion.life.predict(x).tolist()
+    assert {one.what for one in beside if one.skill} == champion.proven - {"curve"}
+    assert [one.what for one in beside if one.skill]
 
 
 @pytest.mark.parametrize("file", ["artifacts/curve.txt", "artifacts/curve.json"])

@@ -12,7 +12,7 @@ from conftest import made
 
 from churnkit.cutoffs import moment
 from churnkit.errors import ModelError
-from churnkit.jobs.learn import _tuned
+from churnkit.jobs.fitting import _tuned
 from churnkit.learning import tune as tuning
 from churnkit.learning.model import Model
 from churnkit.learning.targets import CHURN

@@ -1,0 +1,229 @@
+"""Training and backtests on an open workspace and read tables: history, labels, models and what stands beside them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from churnkit.errors import FeatureError, ModelError
+from churnkit.jobs.learn import ensure
+from churnkit.jobs.report import HELD_BACK
+from churnkit.jobs.workspace import log, open_registry, open_store, targets
+from churnkit.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from churnkit.learning.backtest import Backtest
+    from churnkit.learning.durations import Durations
+    from churnkit.learning.splits import TrainingSet
+    from churnkit.learning.targets import Target
+    from churnkit.learning.training import Trained
+    from churnkit.signals.store import Store
+    from churnkit.signals.tables import Tables
+
+
+def _history(tables: Tables, store: Store, target: Target, at: dt.datetime,
+             days: Sequence[float]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Prediction points of the past at which this target's label is mature, with their features in the store; and
+    those that can be followed for the shortest horizon of `days` at least.
+    """
+    from churnkit.learning.history import training_cutoffs
+    from churnkit.signals.points import points_at
+
+    cutoffs = training_cutoffs(target, tables, at)
+    if not cutoffs:
+        raise ModelError(f"{target.name}: no cutoff before {at:%Y-%m-%d} has a label yet, because features need 28 "
+                         f"days of signals and a label needs {target.window.days} days to mature. Wait, give a longer "
+                         f"history, or shorten the windows of [targets.{target.name}].")
+    shortest = min(target.horizon, *(dt.timedelta(days=day) for day in days)) if days else target.horizon
+    followed = training_cutoffs(replace(target, horizon=shortest), tables, at)
+    ensure(tables, store, target.entity, followed)
+    points = points_at(tables, target.entity, followed)
+    return points[points["cutoff"] <= cutoffs[-1]].reset_index(drop=True), points
+
+
+class Training(NamedTuple):
+    """What a training of several targets gives: a row each, sentences, and HELD_BACK where a version was held back."""
+
+    rows: list[dict[str, Any]]
+    notes: list[str]
+    code: int
+
+
+NONE = Training([], [], 0)
+
+def train_all(settings: Settings, tables: Tables, at: dt.datetime, names: Sequence[str]) -> Training:
+    """Trains and registers the named targets (all without names); one that cannot be trained stops no other.
+
+    A version that learnt from a feature which alone predicts suspiciously well is held back: the champion goes on.
+    """
+    rows: list[dict[str, Any]] = []
+    notes: list[str] = []
+    code = 0
+    for target in targets(settings, tables):
+        if names and target.name not in names:
+            continue
+        try:
+            row, said = _train(settings, tables, target, at)
+        except (ModelError, FeatureError) as error:
+            why = str(error).removeprefix(f"{target.name}: ")
+            row, said = {"target": target.name, "skill": "no skill"}, [f"{target.name}: not trained. {why}"]
+        rows.append(row)
+        notes.extend(said)
+        code = HELD_BACK if row.get("suspects") else code
+    return Training(rows, notes, code)
+
+
+def _train(settings: Settings, tables: Tables, target: Target, at: dt.datetime) -> tuple[dict[str, Any], list[str]]:
+    from churnkit.learning.durations import durations, edges, horizons
+    from churnkit.learning.labels import label
+    from churnkit.learning.training import train as fit
+    from churnkit.learning.training import training_set
+
+    store, days = open_store(settings), horizons(target, settings)
+    points, followed = _history(tables, store, target, at, days)
+    features = store.read(followed, target)
+    dataset = training_set(target, features, label(target, tables, points))
+    found = suspected(dataset)
+    suspects = [name for name in found["feature"] if name not in settings.features.allow]
+    log.info("training %s on %d labelled rows", target.name, len(dataset.y))
+    ask = settings.training
+    trained = fit(target, dataset, seed=ask.seed, test_share=ask.test_share, trials=ask.tune,
+                  storage=f"sqlite:///{(settings.state / 'tuning.db').resolve()}")
+    shut = ", ".join(_protected(store, target))
+    said = [f"{target.name}: protected, so neither inputs nor reasons: {shut}"] if shut else []
+    notes = [dataset.says(), *said, trained.evaluation.says(), *_tuned(trained, ask.tune)]
+    if days:
+        log.info("training the risk curve of %s over %s days", target.name, ", ".join(f"{day:g}" for day in days))
+        spans = durations(target, tables, followed, edges(days))
+        inputs = features.set_index("row_id").loc[spans.keys["row_id"], list(dataset.X)].reset_index(drop=True)
+        trained, said = _beside(trained, spans, inputs, days, settings.training.seed)
+        notes += said
+    version = open_registry(settings).register(trained, at=at, suspects=suspects)
+    row = {"target": target.name, "version": version, **trained.evaluation.summary(),
+           "curve": trained.curve.evaluation.summary() if trained.curve else None,
+           **{one.what: one.summary() for one in trained.beside}}
+    if suspects:
+        row["suspects"] = suspects
+        notes += [f"{target.name}: '{one.feature}': {one.says}." for one in found.itertuples()
+                  if one.feature in suspects]
+        notes.append(f"{target.name}: {version} is held back, because such features may know the outcome; the champion "
+                     "goes on scoring. See churnkit audit time. What is right to be that good, let pass by name in "
+                     f"[features] of churnkit.toml: allow = {json.dumps(suspects)}")
+    return row, notes
+
+
+def _beside(trained: Trained, spans: Durations, inputs: pd.DataFrame, days: Sequence[float],
+            seed: int) -> tuple[Trained, list[str]]:
+    """The training with its curve, and for assets with components and remaining life; what cannot be is said."""
+    from churnkit.learning.curves import train_curve
+    from churnkit.learning.upkeep import train_components, train_life
+
+    notes, test_at, name = [], trained.splits.test_at.to_pydatetime(), spans.target.name
+    try:
+        found = train_curve(spans, inputs, days, test_at=test_at, seed=seed)
+    except ModelError as error:
+        return trained, [f"{name} curve: not trained. {str(error).removeprefix(f'{name}: ')}"]
+    trained = replace(trained, curve=found)
+    notes.append(found.evaluation.says())
+    more = {"components": train_components, "life": train_life} if spans.target.entity == "asset" else {}
+    for what, fit in more.items():
+        try:
+            one = fit(spans, inputs, test_at=test_at, seed=seed)
+        except ModelError as error:
+            notes.append(f"{name} {what}: not trained. {str(error).removeprefix(f'{name}: ')}")
+        else:
+            trained = replace(trained, beside=(*trained.beside, one))
+            notes.append(one.says())
+    return trained, notes
+
+
+def suspected(rows: TrainingSet) -> pd.DataFrame:
+    """The inputs that alone predict suspiciously well, as `churnkit audit features` finds them."""
+    from churnkit.audit.features import foreseeing
+
+    return foreseeing(rows.X.assign(entity_id=rows.keys["entity_id"]), rows.y)
+
+
+def _tuned(trained: Trained, trials: int) -> list[str]:
+    """What the search for parameters came to, where one was asked for."""
+    name, tried = trained.model.target.name, trained.trials
+    if not trials:
+        return []
+    if not tried:
+        return [f"{name}: not tuned, because no fold in time has both outcomes on both sides. The default stands."]
+    best = min(one.losses[-1] for one in tried if not one.pruned)
+    told = (f"one beat the default ({best:.5f} against {tried[0].losses[-1]:.5f} log loss at the right level)"
+            if trained.model.params else "none beat the default")
+    return [f"{name}: {len(tried)} trials before the test period, {sum(one.pruned for one in tried)} pruned; {told}."]
+
+
+def _dataset(settings: Settings, tables: Tables, target: Target, at: dt.datetime) -> TrainingSet:
+    """All rows of the past with features and a mature label."""
+    from churnkit.learning.labels import label
+    from churnkit.learning.training import training_set
+
+    store = open_store(settings)
+    points, _ = _history(tables, store, target, at, ())
+    return training_set(target, store.read(points, target), label(target, tables, points))
+
+
+def backtest_all(settings: Settings, tables: Tables, at: dt.datetime, names: Sequence[str], folds: int, *,
+                 by_entity: bool) -> tuple[list[Backtest], list[str]]:
+    """A backtest of each named target (all without names); one that cannot be tested stops no other."""
+    found, notes = [], []
+    for target in targets(settings, tables):
+        if names and target.name not in names:
+            continue
+        try:
+            one, said = _backtest(settings, tables, target, at, folds, by_entity=by_entity)
+        except (ModelError, FeatureError) as error:
+            notes.append(f"{target.name}: no backtest. {str(error).removeprefix(f'{target.name}: ')}")
+            continue
+        found.append(one)
+        notes += [*said, *one.notes, one.says()]
+    return found, notes
+
+
+def _backtest(settings: Settings, tables: Tables, target: Target, at: dt.datetime, folds: int, *,
+              by_entity: bool) -> tuple[Backtest, list[str]]:
+    from churnkit.learning.backtest import backtest
+    from churnkit.learning.model import Model
+    from churnkit.learning.profit import terms
+    from churnkit.learning.value import stakes
+
+    seed = settings.training.seed
+    rows = _dataset(settings, tables, target, at)
+    points = rows.keys[["entity_id", "account_id", "cutoff"]].assign(target=target.name)
+    stake = float(stakes(points, rows.X.assign(entity_id=points["entity_id"]), tables)["value"].mean())
+    notes = []
+    try:
+        pay = terms(target, settings, stake)
+    except ModelError as error:
+        pay, notes = None, [f"{target.name}: no figures of profit. {error}"]
+    champion = open_registry(settings).champion(target.name)
+    made = champion.model.refit if champion is not None and {*champion.model.features} <= {*rows.X} else None
+    if champion is not None:
+        notes.append(f"{target.name}: {champion.version} is the champion; it was made anew for each fold, because it "
+                     "has seen the outcomes." if made else
+                     f"{target.name}: {champion.version} is not compared, because its inputs are no longer computed. "
+                     "Train again: churnkit train.")
+    log.info("backtesting %s on %d labelled rows", target.name, len(rows))
+    recipe = Model(target, seed=seed)
+    return backtest(rows, folds=folds, by_entity=by_entity, terms=pay, champion=made, recipe=recipe.refit,
+                    seed=seed), notes
+
+
+def _protected(store: Store, target: Target) -> list[str]:
+    """The features among the target's groups that protection keeps from its model."""
+    from churnkit.learning.targets import TARGETS
+    from churnkit.signals.catalog import Catalog
+    from churnkit.signals.features import groups
+
+    known = groups(store.catalog or Catalog())
+    seen = {name for group in target.groups for name in known[group].names}
+    return sorted(seen & set(target.never) - set(TARGETS[target.name].never))
