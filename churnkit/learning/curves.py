@@ -48,8 +48,8 @@ class CurveEvaluation:
 
     def says(self) -> str:
         """The verdict in one sentence."""
-        told = "; ".join(f"{day:g} days AUC {row['auc']:.3f}, calibration error {row['calibration_error']:.3f}"
-                         if np.isfinite(row["auc"]) else f"{day:g} days not tested"
+        told = "; ".join(f"{day:g} {'day' if day == 1 else 'days'} AUC {row['auc']:.3f}, calibration error "
+                         f"{row['calibration_error']:.3f}" if np.isfinite(row["auc"]) else f"{day:g} days not tested"
                          for day, row in self.horizons.to_dict("index").items())
         return f"{self.target} curve: {'skill proven' if self.skill else 'no skill'}: {self.why} By horizon: {told}."
 
