@@ -90,11 +90,13 @@ Moment = Annotated[dt.datetime, _words(moment)]
 Zone = Annotated[str, AfterValidator(_zone)]
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """A section of a settings file: read-only, and refusing keys that it does not know."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
 
-class Join(_Frozen):
+class Join(Frozen):
     """Columns looked up elsewhere, for an export that is keyed by something else than the contract asks for."""
 
     table: str = ""
@@ -141,7 +143,7 @@ def _offset(text: str) -> str:
     return text
 
 
-class TableMap(_Frozen):
+class TableMap(Frozen):
     """Where one raw table lies, and how its columns, values, units, zone and grain map to the contract."""
 
     source: str = ""
@@ -187,7 +189,7 @@ class TableMap(_Frozen):
     zone, grain, known_after, covers_until and duplicates are said once, at the table."""
 
 
-class TargetSettings(_Frozen):
+class TargetSettings(Frozen):
     """Windows of one target; what is left out keeps its default."""
 
     enabled: bool = True
@@ -221,7 +223,7 @@ def _curves(targets: dict[str, TargetSettings]) -> dict[str, TargetSettings]:
     return targets
 
 
-class FeatureSettings(_Frozen):
+class FeatureSettings(Frozen):
     """What the features need to know of this workspace; what is left out is discovered once and then kept in a file."""
 
     top_events: list[str] | None = None
@@ -244,7 +246,7 @@ class FeatureSettings(_Frozen):
     """Features or words that pass: no longer protected, or with leave to predict suspiciously well alone."""
 
 
-class TextSettings(_Frozen):
+class TextSettings(Frozen):
     """How customers' words are heard: who tells the mood, and which phrases are cues of frustration."""
 
     polarity: Annotated[str, AfterValidator(_function)] = ""
@@ -258,7 +260,7 @@ class TextSettings(_Frozen):
     """Which of our lists are used; left out: all, because customers write in other languages than their account's."""
 
 
-class TrainingSettings(_Frozen):
+class TrainingSettings(Frozen):
     """When and how the models learn."""
 
     every: Step = dt.timedelta(days=28)
@@ -270,7 +272,7 @@ class TrainingSettings(_Frozen):
     """How many trials search for better parameters than the default, which needs none; each costs some fits."""
 
 
-class ValueSettings(_Frozen):
+class ValueSettings(Frozen):
     """What is at stake, in the workspace's currency."""
 
     margin: Annotated[float, Field(gt=0, le=1)] = 0.8
@@ -283,7 +285,7 @@ class ValueSettings(_Frozen):
     """Else: a failure costs this many months of the account's MRR."""
 
 
-class Settings(_Frozen):
+class Settings(Frozen):
     """All that a workspace says about itself."""
 
     schema_version: int = SCHEMA_VERSION

@@ -120,6 +120,7 @@ def test_a_second_run_of_the_day_adds_nothing(done):
     assert again.data["plan"]["tasks"] == []
     assert again.data["sync"]["created"] == again.data["sync"]["updated"] == 0
     assert sorted(task.key for task in outbox.tasks()) == before
+    assert jobs.run(folder, moment(AT)).notes == again.notes, "notes of one run in another of the same process"
 
 
 def test_a_dry_plan_changes_nothing(done):

@@ -172,7 +172,7 @@ def run(folder: Path, at: dt.datetime) -> Report:
         tables = read(settings, at)
         registry = open_registry(settings)
         untrained = [target.name for target in targets(settings, tables) if registry.champion(target.name) is None]
-        trained, notes, held = fitting.train_all(settings, tables, at, untrained) if untrained else fitting.NONE
+        trained, notes, held = fitting.train_all(settings, tables, at, untrained) if untrained else ([], [], 0)
         store = open_store(settings)
         for entity in entities(tables):
             learn.ensure(tables, store, entity, [at])

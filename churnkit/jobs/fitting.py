@@ -54,8 +54,6 @@ class Training(NamedTuple):
     code: int
 
 
-NONE = Training([], [], 0)
-
 def train_all(settings: Settings, tables: Tables, at: dt.datetime, names: Sequence[str]) -> Training:
     """Trains and registers the named targets (all without names); one that cannot be trained stops no other.
 

@@ -15,7 +15,7 @@ from churnkit.learning.evaluate import quantiles
 from churnkit.learning.model import Model
 from churnkit.learning.profit import ALARMS, PROFITS, Terms, alarms, profits
 from churnkit.learning.resample import METRICS, draws, resampled
-from churnkit.learning.splits import Mask, TrainingSet, origins
+from churnkit.learning.splits import LATER, Mask, TrainingSet, rolling
 from churnkit.learning.targets import Target
 
 __all__ = ["Backtest", "Fold", "backtest", "folds_of"]
@@ -88,19 +88,21 @@ def folds_of(rows: TrainingSet, folds: int = 5, *, by_entity: bool = False, seed
     Raises:
         ModelError: If the history is too short for one fold.
     """
-    spans = origins(rows, folds)
-    cutoff, closes = rows.keys["cutoff"], rows.keys["cutoff"] + rows.target.window
+    if folds < 1:
+        raise ModelError(f"A backtest needs at least one fold, not {folds}.")
+    spans = rolling(rows, folds, LATER)
+    if not spans:
+        raise ModelError(
+            f"{rows.target.name}: the labelled cutoffs span less than the {rows.target.window.days} days that must lie "
+            f"between what is learnt and what is tested. Give a longer history, or set a shorter horizon, lead or "
+            f"grace in [targets.{rows.target.name}]."
+        )
+    if not by_entity:
+        return [Fold(one.start, one.closed, one.held) for one in spans]
     codes, names = pd.factorize(rows.keys["entity_id"], sort=True)
     group = (np.random.default_rng(seed).permutation(len(names)) % max(len(spans), 2))[codes]
-    found = []
-    for number, (start, end) in enumerate(spans):
-        train, test = (closes <= start).to_numpy(), (cutoff >= start).to_numpy()
-        if end is not None:
-            test &= (cutoff < end).to_numpy()
-        if by_entity:
-            train, test = train & (group != number), test & (group == number)
-        found.append(Fold(start, train, test))
-    return found
+    return [Fold(one.start, one.closed & (group != number), one.held & (group == number))
+            for number, one in enumerate(spans)]
 
 
 def backtest(rows: TrainingSet, *, folds: int = 5, by_entity: bool = False, terms: Terms | None = None,  # noqa: PLR0913

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from churnkit.learning import calibrate
 from churnkit.learning.calibrate import KINDS, Calibration, Floats, Kind
 
-__all__ = ["FORMS", "Blend", "blend", "form", "kind", "share"]
+__all__ = ["FORMS", "Blend", "blend", "kind", "share"]
 
 FORMS: Final = {"logistic regression": 0.0, "blend": 0.5, "trees": 1.0}
 """The share of the trees in a model's raw score; the rest is the logistic regression's. The plainest first.
@@ -24,15 +24,6 @@ FEWEST = 30
 """With fewer positives or negatives out of time nothing is chosen: the blend and Platt's map stand."""
 ENOUGH = 200
 """Isotonic steps follow the noise of fewer positives than these."""
-
-
-def form(share: float) -> str:
-    """What a model with that share of trees is called.
-
-    >>> form(0.5)
-    'blend'
-    """
-    return next((name for name, value in FORMS.items() if value == share), f"blend with {share:.0%} trees")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,20 +13,19 @@ from churnkit.errors import ModelError
 from churnkit.learning.calibrate import Calibration, Floats, Kind, log_odds, sigmoid
 from churnkit.learning.durations import Durations, Mask, Whole, edges, ordered
 from churnkit.learning.joint import cumulated, fit_maps, joint, median
-from churnkit.learning.splits import stop_cut
+from churnkit.learning.splits import rolling
 from churnkit.learning.trees import (
     DEFAULT_ROUNDS,
-    FORMAT,
     MAX_ROUNDS,
-    PATIENCE,
     THREADS,
+    grow,
     levelled_loss,
     matrix,
     parameters,
     read_parts,
-    safe_names,
-    same_features,
+    readable,
     word_levels,
+    write_parts,
 )
 from churnkit.schemas import CURVES
 
@@ -138,14 +136,11 @@ class Hazard:
 
     def to_parts(self) -> dict[str, str]:
         """The curve as two texts: curve.txt (LightGBM's) and curve.json (everything else)."""
-        data = {
-            "format": FORMAT, "name": self.name, "horizons": list(self.horizons), "seed": self.seed, "kind": self.kind,
+        return write_parts("curve", self.booster_, {
+            "name": self.name, "horizons": list(self.horizons), "seed": self.seed, "kind": self.kind,
             "features": list(self.features), "levels": {name: list(words) for name, words in self.levels.items()},
             "rounds": self.rounds, "starts": self.starts.tolist(), "maps": [one.to_dict() for one in self.maps],
-            "notes": list(self.notes), "lightgbm": lgb.__version__,
-        }
-        return {"curve.txt": self.booster_.model_to_string(),
-                "curve.json": json.dumps(data, indent=1, sort_keys=True) + "\n"}
+            "notes": list(self.notes)})
 
     @classmethod
     def from_parts(cls, parts: Mapping[str, str]) -> Hazard:
@@ -154,28 +149,20 @@ class Hazard:
         Raises:
             ModelError: If a part is missing or was written by a newer churnkit, or the two do not fit together.
         """
-        data, booster = read_parts(parts, "curve")
-        found = cls(data["name"], data["horizons"], data["seed"], data["kind"])
-        found.features, found.rounds, found.notes = tuple(data["features"]), data["rounds"], tuple(data["notes"])
-        found.levels = {name: tuple(words) for name, words in data["levels"].items()}
-        found.starts = np.array(data["starts"], dtype=float)
-        found.maps = tuple(map(Calibration.from_dict, data["maps"]))
+        with readable("curve"):
+            data, booster = read_parts(parts, "curve", last=[PERIOD])
+            found = cls(data["name"], data["horizons"], data["seed"], data["kind"])
+            found.features, found.levels, found.rounds = data["features"], data["levels"], data["rounds"]
+            found.starts, found.notes = np.array(data["starts"], dtype=float), tuple(data["notes"])
+            found.maps = tuple(map(Calibration.from_dict, data["maps"]))
         found._booster = booster
-        same_features(booster, [*found.features, PERIOD], "curve")
         return found
 
     def _out_of_time(self, inputs: Floats, spans: Durations, rounds: int | None) -> tuple[Floats, Mask, int]:
         """Uncalibrated curves by fits that knew nothing from the rows' time; which rows have one; the iterations."""
         told, seen = np.zeros((len(spans), len(self.edges))), np.zeros(len(spans), dtype=bool)
-        stop_at = stop_cut(spans, SHARE)
-        if stop_at is None:
-            return told, seen, rounds or DEFAULT_ROUNDS
-        later = spans.cutoffs[spans.cutoffs >= stop_at]
-        folds = [stop_at] if rounds is None else [part[0] for part in np.array_split(later, min(FOLDS, len(later)))]
-        cutoff = spans.keys["cutoff"]
-        for start, end in zip(folds, [*folds[1:], None], strict=True):
-            before = spans.until(start.to_pydatetime())
-            held = ((cutoff >= start) & ((cutoff < end) if end is not None else True)).to_numpy()
+        for one in rolling(spans, 1 if rounds is None else FOLDS, SHARE):
+            before, held = spans.until(one.start.to_pydatetime()), one.held
             if not before.event.any() or not 0 < spans.event[held].sum() < held.sum():
                 continue
             stop = (inputs[held], spans.take(held)) if rounds is None else None
@@ -191,14 +178,8 @@ class Hazard:
         starts = overall(spans)
         rows = self._rows(inputs, spans, starts)
         params = parameters(int(rows["label"].sum()), len(rows["label"]), self.seed)
-        words = [place for place, name in enumerate(self.features) if name in self.levels]
-        data = lgb.Dataset(**rows, feature_name=safe_names([*self.features, PERIOD]), categorical_feature=words,
-                           params=params)
-        if stop is None:
-            return lgb.train(params, data, num_boost_round=rounds), starts
-        held = data.create_valid(**self._rows(*stop, starts), params=params)
-        return lgb.train(params, data, num_boost_round=rounds, valid_sets=[held], feval=levelled_loss,
-                         callbacks=[lgb.early_stopping(PATIENCE, verbose=False)]), starts
+        held = self._rows(*stop, starts) if stop else None
+        return grow(params, rows, self.features, self.levels, rounds, held, levelled_loss, last=[PERIOD]), starts
 
     def _rows(self, inputs: Floats, spans: Durations, starts: Floats) -> dict[str, Any]:
         """Person-periods as LightGBM takes them: inputs, whether the event lies there, weights and where to start."""
@@ -255,12 +236,10 @@ class CappedLife:
                              "so there is no remaining life to learn. Give a longer history.")
         self.features, self.levels, self.mean = tuple(map(str, x.columns)), word_levels(x), float(y.mean()) * self.cap
         inputs = matrix(self.name, x, self.features, self.levels)
-        stop_at = stop_cut(spans) if rounds is None else None
-        if stop_at is not None:
-            before = spans.until(stop_at.to_pydatetime()).within(self.cap)[1]
-            held = (spans.keys["cutoff"] >= stop_at).to_numpy()
+        for one in rolling(spans, 1) if rounds is None else ():
+            before = spans.until(one.start.to_pydatetime()).within(self.cap)[1]
             if before.any():
-                found = self._boost(inputs[before], y[before], MAX_ROUNDS, (inputs[held], y[held]))
+                found = self._boost(inputs[before], y[before], MAX_ROUNDS, (inputs[one.held], y[one.held]))
                 rounds = found.best_iteration
         self.rounds = rounds or DEFAULT_ROUNDS
         self._booster = self._boost(inputs, y, self.rounds)
@@ -276,11 +255,9 @@ class CappedLife:
 
     def to_parts(self) -> dict[str, str]:
         """The estimator as two texts: life.txt (LightGBM's) and life.json (everything else)."""
-        data = {"format": FORMAT, "name": self.name, "cap": self.cap, "seed": self.seed, "rounds": self.rounds,
-                "mean": self.mean, "features": list(self.features), "lightgbm": lgb.__version__,
-                "levels": {name: list(words) for name, words in self.levels.items()}}
-        return {"life.txt": self.booster_.model_to_string(),
-                "life.json": json.dumps(data, indent=1, sort_keys=True) + "\n"}
+        return write_parts("life", self.booster_, {
+            "name": self.name, "cap": self.cap, "seed": self.seed, "rounds": self.rounds, "mean": self.mean,
+            "features": list(self.features), "levels": {name: list(words) for name, words in self.levels.items()}})
 
     @classmethod
     def from_parts(cls, parts: Mapping[str, str]) -> CappedLife:
@@ -289,22 +266,18 @@ class CappedLife:
         Raises:
             ModelError: If a part is missing or was written by a newer churnkit, or the two do not fit together.
         """
-        data, booster = read_parts(parts, "life")
-        found = cls(data["name"], data["cap"], data["seed"])
-        found.features, found.rounds, found.mean = tuple(data["features"]), data["rounds"], data["mean"]
-        found.levels = {name: tuple(words) for name, words in data["levels"].items()}
+        with readable("life"):
+            data, booster = read_parts(parts, "life")
+            found = cls(data["name"], data["cap"], data["seed"])
+            found.features, found.levels = data["features"], data["levels"]
+            found.rounds, found.mean = data["rounds"], data["mean"]
         found._booster = booster
-        same_features(booster, found.features, "life")
         return found
 
     def _boost(self, inputs: Floats, y: Floats, rounds: int, stop: tuple[Floats, Floats] | None = None) -> lgb.Booster:
         params = {**parameters(int((y < 1).sum()), len(y), self.seed), "objective": "regression", "metric": "l2"}
-        words = [place for place, name in enumerate(self.features) if name in self.levels]
-        data = lgb.Dataset(inputs, y, feature_name=safe_names(self.features), categorical_feature=words, params=params)
-        if stop is None:
-            return lgb.train(params, data, num_boost_round=rounds)
-        return lgb.train(params, data, num_boost_round=rounds, valid_sets=[data.create_valid(*stop, params=params)],
-                         callbacks=[lgb.early_stopping(PATIENCE, verbose=False)])
+        held = {"data": stop[0], "label": stop[1]} if stop else None
+        return grow(params, {"data": inputs, "label": y}, self.features, self.levels, rounds, held)
 
 
 def overall(spans: Durations) -> Floats:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -19,18 +18,21 @@ from churnkit.learning import calibrate, choice
 from churnkit.learning.calibrate import Calibration, Floats, Kind
 from churnkit.learning.contributions import contributions as tree_contributions
 from churnkit.learning.explain import Shap, reasons
-from churnkit.learning.splits import Mask, TrainingSet, stop_cut
+from churnkit.learning.splits import Mask, TrainingSet, rolling
 from churnkit.learning.targets import Target
 from churnkit.learning.trees import (
     DEFAULT_ROUNDS,
     MAX_ROUNDS,
-    PATIENCE,
     THREADS,
+    grow,
     levelled_loss,
     matrix,
     parameters,
+    read_parts,
+    readable,
     safe_names,
     word_levels,
+    write_parts,
 )
 from churnkit.schemas import SCORES
 from churnkit.signals.catalog import Catalog
@@ -209,7 +211,6 @@ class Model:
         target = {**asdict(self.target), **{name: getattr(self.target, name).total_seconds()
                                             for name in ("horizon", "lead", "grace")}}
         data = {
-            "format": FORMAT,
             "target": target,
             "seed": self.seed,
             "version": self.version,
@@ -223,12 +224,8 @@ class Model:
             "base_rate": self.base_rate,
             "notes": list(self.notes),
             "baseline": self.baseline.to_dict(),
-            "lightgbm": lgb.__version__,
         }
-        return {
-            "model.txt": self.booster_.model_to_string(),
-            "model.json": json.dumps(data, indent=1, sort_keys=True) + "\n",
-        }
+        return write_parts("model", self.booster_, data, FORMAT)
 
     @classmethod
     def from_parts(cls, parts: Mapping[str, str]) -> Model:
@@ -237,31 +234,17 @@ class Model:
         Raises:
             ModelError: If a part is missing or was written by a newer churnkit, or its two parts do not fit together.
         """
-        try:
-            data = json.loads(parts["model.json"])
-            if data["format"] > FORMAT:
-                raise ModelError(
-                    f"The model has format {data['format']}, newer than this churnkit knows ({FORMAT}). Upgrade "
-                    f"churnkit."
-                )
+        with readable("model"):
+            data, booster = read_parts(parts, "model", FORMAT)
             spans = {name: dt.timedelta(seconds=data["target"][name]) for name in ("horizon", "lead", "grace")}
             lists = {name: tuple(data["target"][name]) for name in ("groups", "never")}
             model = cls(Target(**{**data["target"], **spans, **lists}), data["seed"], params=data.get("params"))
-            booster = lgb.Booster(model_str=parts["model.txt"])
             model.calibration = Calibration.from_dict(data["calibration"])
             model._baseline = logistic.Baseline.from_dict(data["baseline"])
             model.blend = choice.Blend(**data.get("blend", {"share": 1.0, "trees": 1.0, "logistic": 0.0}))
-            model.features, model.rounds, model.base_rate = tuple(data["features"]), data["rounds"], data["base_rate"]
-        except (KeyError, TypeError, ValueError, lgb.basic.LightGBMError) as error:
-            raise ModelError(f"The model's files cannot be read ({error!r}). Train it again: churnkit train.") from None
-        if booster.feature_name() != safe_names(model.features):
-            raise ModelError(
-                "model.txt and model.json name different features: they are not of one model. Train it again: "
-                "churnkit train."
-            )
-        model.kind, model.share = model.calibration.kind, model.blend.share
-        model.levels = {name: tuple(words) for name, words in data["levels"].items()}
-        model.version, model.notes, model._booster = data["version"], tuple(data["notes"]), booster
+            model.features, model.levels, model.rounds = data["features"], data["levels"], data["rounds"]
+            model.base_rate, model.version, model.notes = data["base_rate"], data["version"], tuple(data["notes"])
+        model.kind, model.share, model._booster = model.calibration.kind, model.blend.share, booster
         return model
 
     def _matrix(self, features: pd.DataFrame) -> Floats:
@@ -270,15 +253,12 @@ class Model:
 
     def _stopped(self, train: TrainingSet, x: Floats, y: Floats, weights: Floats) -> int:
         """The number of iterations after which the rows of the stop part improve no more."""
-        stop_at = stop_cut(train)
-        if stop_at is None:
-            return DEFAULT_ROUNDS
-        cutoff = train.keys["cutoff"]
-        fitted, held = (cutoff + self.target.window <= stop_at).to_numpy(), (cutoff >= stop_at).to_numpy()
-        if not (0 < y[fitted].sum() < fitted.sum() and 0 < y[held].sum() < held.sum()):
-            return DEFAULT_ROUNDS
-        booster = self._boost(x[fitted], y[fitted], weights[fitted], MAX_ROUNDS, (x[held], y[held]))
-        return max(booster.best_iteration or MAX_ROUNDS, FEWEST_ROUNDS)
+        for one in rolling(train, 1):
+            fitted, held = one.closed, one.held
+            if 0 < y[fitted].sum() < fitted.sum() and 0 < y[held].sum() < held.sum():
+                booster = self._boost(x[fitted], y[fitted], weights[fitted], MAX_ROUNDS, (x[held], y[held]))
+                return max(booster.best_iteration or MAX_ROUNDS, FEWEST_ROUNDS)
+        return DEFAULT_ROUNDS
 
     def _out_of_time(self, train: TrainingSet, x: Floats, y: Floats,
                      weights: Floats) -> tuple[Floats, Floats, np.ndarray[Any, np.dtype[np.int64]]]:
@@ -295,30 +275,15 @@ class Model:
 
     def _splits(self, train: TrainingSet, y: Floats) -> list[tuple[Mask, Mask]]:
         """Rolling pairs over the last third: rows that had closed before, and the rows of a span that begins then."""
-        stop_at = stop_cut(train)
-        if stop_at is None:
-            return []
-        cutoff = train.keys["cutoff"]
-        later = train.cutoffs[train.cutoffs >= stop_at]
-        starts = [part[0] for part in np.array_split(later, min(FOLDS, len(later)))]
-        pairs = [((cutoff + self.target.window <= start).to_numpy(),
-                  ((cutoff >= start) & ((cutoff < end) if end is not None else True)).to_numpy())
-                 for start, end in zip(starts, [*starts[1:], None], strict=True)]
-        return [(fitted, held) for fitted, held in pairs if 0 < y[fitted].sum() < fitted.sum()]
+        return [(one.closed, one.held) for one in rolling(train, FOLDS) if 0 < y[one.closed].sum() < one.closed.sum()]
 
     def _boost(self, x: Floats, y: Floats, weights: Floats, rounds: int,
                stop: tuple[Floats, Floats] | None = None) -> lgb.Booster:
         """One LightGBM fit; with stop rows it ends when they have not improved for a while."""
-        words = [place for place, name in enumerate(self.features) if name in self.levels]
+        held = {"data": stop[0], "label": stop[1]} if stop else None
         params = parameters(int(y.sum()), len(y), self.seed) | self.params
-        data = lgb.Dataset(
-            x, y, weight=weights, feature_name=safe_names(self.features), categorical_feature=words, params=params
-        )
-        if stop is None:
-            return lgb.train(params, data, num_boost_round=rounds)
-        held = data.create_valid(*stop, params=params)
-        return lgb.train(params, data, num_boost_round=rounds, valid_sets=[held], feval=levelled_loss,
-                         callbacks=[lgb.early_stopping(PATIENCE, verbose=False)])
+        return grow(params, {"data": x, "label": y, "weight": weights}, self.features, self.levels, rounds, held,
+                    levelled_loss)
 
 
 def data_hash(features: pd.DataFrame) -> str:
@@ -328,7 +293,7 @@ def data_hash(features: pd.DataFrame) -> str:
     return hashlib.sha256(",".join(ordered.columns).encode() + rows.tobytes()).hexdigest()[:16]
 
 
-def _notes(y: Floats, seen: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[str, ...]:
+def _notes(y: Floats, seen: Mask) -> tuple[str, ...]:
     """What a reader should know: no calibration out of time, or a share of positives that moved."""
     if not seen.any():
         return ("the history is too short to stop and calibrate out of time",)

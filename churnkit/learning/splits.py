@@ -136,6 +136,13 @@ class Timed(Protocol):
     @property
     def cutoffs(self) -> pd.DatetimeIndex: ...  # noqa: D102
 
+    @property
+    def keys(self) -> pd.DataFrame: ...  # noqa: D102
+
+
+LATER = 1 / 2
+"""The part of the time that a backtest and a search look at."""
+
 
 def stop_cut(rows: Timed, share: float = 1 / 3) -> pd.Timestamp | None:
     """Where rows are cut into fit | gap | stop, which has `share` of the time the gap leaves. None without room."""
@@ -146,25 +153,28 @@ def stop_cut(rows: Timed, share: float = 1 / 3) -> pd.Timestamp | None:
     return _at_or_after(cutoffs, max(cutoffs[-1] - share * room, cutoffs[0] + gap))
 
 
-def origins(rows: TrainingSet, folds: int) -> list[tuple[pd.Timestamp, pd.Timestamp | None]]:
-    """Start and end (of cutoffs; none for the last) of consecutive test spans over the later half of the time that the
-    gap leaves, with as many cutoffs each as there can be.
+@dataclass(frozen=True, eq=False)
+class Span:
+    """A span of cutoffs that begins at `start`: the rows in it, and those whose label had closed before it."""
 
-    Raises:
-        ModelError: If the labelled cutoffs span no more than the gap.
+    start: pd.Timestamp
+    closed: Mask
+    held: Mask
+
+
+def rolling(rows: Timed, folds: int, share: float = 1 / 3) -> list[Span]:
+    """Consecutive spans over the last `share` of the time that the gap leaves, with as many cutoffs each as there can
+    be; none without room.
     """
-    if folds < 1:
-        raise ModelError(f"A backtest needs at least one fold, not {folds}.")
-    cutoffs, first = rows.cutoffs, stop_cut(rows, 1 / 2)
+    first = stop_cut(rows, share)
     if first is None:
-        raise ModelError(
-            f"{rows.target.name}: the labelled cutoffs span less than the {rows.target.window.days} days that must lie "
-            f"between what is learnt and what is tested. Give a longer history, or set a shorter horizon, lead or "
-            f"grace in [targets.{rows.target.name}]."
-        )
-    later = cutoffs[cutoffs >= first]
+        return []
+    later = rows.cutoffs[rows.cutoffs >= first]
     starts = [part[0] for part in np.array_split(later, min(folds, len(later)))]
-    return list(zip(starts, [*starts[1:], None], strict=True))
+    cutoff, closes = rows.keys["cutoff"], rows.keys["cutoff"] + rows.target.window
+    return [Span(start, (closes <= start).to_numpy(),
+                 ((cutoff >= start) & ((cutoff < end) if end is not None else True)).to_numpy())
+            for start, end in zip(starts, [*starts[1:], None], strict=True)]
 
 
 def _at_or_after(cutoffs: pd.DatetimeIndex, when: pd.Timestamp) -> pd.Timestamp:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import lightgbm as lgb
@@ -21,6 +22,7 @@ MAX_ROUNDS, PATIENCE, DEFAULT_ROUNDS = 800, 60, 120
 THREADS = 1
 """Two threads that wait for each other on a busy machine took 8 times as long; on an idle one they save a third."""
 MAX_LEVELS = 40
+Loss = Callable[[Floats, lgb.Dataset], tuple[str, float, bool]]
 
 
 def matrix(target: str, features: pd.DataFrame, names: Sequence[str],
@@ -90,24 +92,63 @@ def safe_names(names: Sequence[str]) -> list[str]:
     return safe
 
 
-def read_parts(parts: Mapping[str, str], name: str) -> tuple[dict[str, Any], lgb.Booster]:
-    """The JSON and the booster of an estimator's two texts.
+def grow(params: Mapping[str, Any], rows: Mapping[str, Any], features: Sequence[str],  # noqa: PLR0913, PLR0917
+         levels: Mapping[str, Any], rounds: int, stop: Mapping[str, Any] | None = None, loss: Loss | None = None,
+         last: Sequence[str] = ()) -> lgb.Booster:
+    """One LightGBM fit; with stop rows it ends when they have not improved for a while.
+
+    Args:
+        params: LightGBM's.
+        rows: What `lightgbm.Dataset` takes: data, label, and where there are any weight and init_score.
+        features: The names of the inputs, in order.
+        levels: The words of those of them that are categories.
+        rounds: Iterations, at most.
+        stop: The same as `rows`, of the rows that decide when to stop.
+        loss: What is measured on them; left out, the metric of `params`.
+        last: Inputs after the features that are none.
+    """
+    words = [place for place, name in enumerate(features) if name in levels]
+    data = lgb.Dataset(**rows, feature_name=safe_names([*features, *last]), categorical_feature=words,
+                       params=dict(params))
+    if stop is None:
+        return lgb.train(dict(params), data, num_boost_round=rounds)
+    held = data.create_valid(**stop, params=dict(params))
+    return lgb.train(dict(params), data, num_boost_round=rounds, valid_sets=[held], feval=loss,
+                     callbacks=[lgb.early_stopping(PATIENCE, verbose=False)])
+
+
+def write_parts(name: str, booster: lgb.Booster, about: Mapping[str, Any], version: int = FORMAT) -> dict[str, str]:
+    """An estimator as two texts: NAME.txt (LightGBM's) and NAME.json (everything else)."""
+    data = {**about, "format": version, "lightgbm": lgb.__version__}
+    return {f"{name}.txt": booster.model_to_string(),
+            f"{name}.json": json.dumps(data, indent=1, sort_keys=True) + "\n"}
+
+
+def read_parts(parts: Mapping[str, str], name: str, version: int = FORMAT,
+               last: Sequence[str] = ()) -> tuple[dict[str, Any], lgb.Booster]:
+    """The JSON and the booster of an estimator's two texts; `features` and `levels` are there as tuples.
 
     Raises:
-        ModelError: If one is missing, broken, or was written by a newer churnkit.
+        ModelError: If one is missing, broken, or was written by a newer churnkit, or they name different inputs.
     """
-    try:
+    with readable(name):
         data: dict[str, Any] = json.loads(parts[f"{name}.json"])
-        if data["format"] > FORMAT:
-            raise ModelError(f"{name}.json has format {data['format']}, newer than this churnkit knows ({FORMAT}). "
+        if data["format"] > version:
+            raise ModelError(f"{name}.json has format {data['format']}, newer than this churnkit knows ({version}). "
                              "Upgrade churnkit.")
-        return data, lgb.Booster(model_str=parts[f"{name}.txt"])
+        booster = lgb.Booster(model_str=parts[f"{name}.txt"])
+        data["features"] = tuple(data["features"])
+        data["levels"] = {of: tuple(words) for of, words in data["levels"].items()}
+    if booster.feature_name() != safe_names([*data["features"], *last]):
+        raise ModelError(f"{name}.txt and {name}.json name different features: they are not of one {name}. Train it "
+                         "again: churnkit train.")
+    return data, booster
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Turns what broken texts of an estimator raise into one error that says what to do."""
+    try:
+        yield
     except (KeyError, TypeError, ValueError, lgb.basic.LightGBMError) as error:
         raise ModelError(f"The {name}'s files cannot be read ({error!r}). Train it again: churnkit train.") from None
-
-
-def same_features(booster: lgb.Booster, names: Iterable[str], part: str) -> None:
-    """Raises ModelError where an estimator's two texts name different inputs."""
-    if booster.feature_name() != safe_names(list(names)):
-        raise ModelError(f"{part}.txt and {part}.json name different features: they are not of one {part}. Train it "
-                         "again: churnkit train.")

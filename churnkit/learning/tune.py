@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from churnkit.errors import ModelError
 from churnkit.learning.model import Model, data_hash
-from churnkit.learning.splits import TrainingSet, origins, stop_cut
+from churnkit.learning.splits import LATER, Mask, TrainingSet, rolling
 from churnkit.learning.trees import parameters
 
 FOLDS = 3
@@ -83,21 +83,14 @@ def tune(rows: TrainingSet, trials: int, *, seed: int = 7, storage: str | None =
         return Search(found, {} if best is done[0] else dict(best.params))
 
 
-def _folds(rows: TrainingSet) -> list[tuple[Any, Any]]:
+def _folds(rows: TrainingSet) -> list[tuple[Mask, Mask]]:
     """Masks of what each origin learns from and is measured on; none where time is short or a side has one outcome."""
-    if stop_cut(rows) is None:
-        return []
-    cutoff, closes = rows.keys["cutoff"], rows.keys["cutoff"] + rows.target.window
-    y, folds = rows.y.to_numpy(), []
-    for start, end in origins(rows, FOLDS):
-        fitted = (closes <= start).to_numpy()
-        held = ((cutoff >= start) & ((cutoff < end) if end is not None else True)).to_numpy()
-        if all(0 < y[part].sum() < part.sum() for part in (fitted, held)):
-            folds.append((fitted, held))
-    return folds
+    y = rows.y.to_numpy()
+    return [(one.closed, one.held) for one in rolling(rows, FOLDS, LATER)
+            if all(0 < y[part].sum() < part.sum() for part in (one.closed, one.held))]
 
 
-def _try(study: optuna.Study, rows: TrainingSet, folds: list[tuple[Any, Any]], seed: int, number: int) -> None:
+def _try(study: optuna.Study, rows: TrainingSet, folds: list[tuple[Mask, Mask]], seed: int, number: int) -> None:
     """One drawn trial. Its draws depend on its number and the trials before it alone, not on when the run began."""
     study.sampler = optuna.samplers.TPESampler(seed=seed * 10_000 + number, n_startup_trials=FREE)
     trial = study.ask(SPACE)
@@ -109,7 +102,7 @@ def _try(study: optuna.Study, rows: TrainingSet, folds: list[tuple[Any, Any]], s
     study.tell(trial, loss)
 
 
-def _try_default(study: optuna.Study, rows: TrainingSet, folds: list[tuple[Any, Any]], seed: int) -> None:
+def _try_default(study: optuna.Study, rows: TrainingSet, folds: list[tuple[Mask, Mask]], seed: int) -> None:
     given = parameters(rows.positives, len(rows), seed)
     losses = list(_running(rows, folds, seed, {}))
     study.add_trial(optuna.create_trial(
@@ -117,7 +110,7 @@ def _try_default(study: optuna.Study, rows: TrainingSet, folds: list[tuple[Any, 
         intermediate_values=dict(enumerate(losses))))
 
 
-def _running(rows: TrainingSet, folds: list[tuple[Any, Any]], seed: int, params: dict[str, Any]) -> Iterator[float]:
+def _running(rows: TrainingSet, folds: list[tuple[Mask, Mask]], seed: int, params: dict[str, Any]) -> Iterator[float]:
     """The mean loss over the folds so far, each counted by its rows."""
     losses: list[float] = []
     for loss in Model(rows.target, seed, params=params).losses(rows, folds):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,20 +17,19 @@ from churnkit.learning.durations import Durations, Mask, ordered
 from churnkit.learning.estimators import SHARE, CappedLife
 from churnkit.learning.evaluate import FEWEST, LEVEL
 from churnkit.learning.resample import draws
-from churnkit.learning.splits import stop_cut
+from churnkit.learning.splits import rolling
 from churnkit.learning.survival import ratios
 from churnkit.learning.trees import (
     DEFAULT_ROUNDS,
-    FORMAT,
     MAX_ROUNDS,
-    PATIENCE,
     THREADS,
+    grow,
     matrix,
     parameters,
     read_parts,
-    safe_names,
-    same_features,
+    readable,
     word_levels,
+    write_parts,
 )
 from churnkit.schemas import COMPONENTS, LIVES
 
@@ -87,10 +85,8 @@ class Components:
         self.usual = np.bincount(y, minlength=len(self.words)) / len(y)
         self.features, self.levels = tuple(map(str, x.columns)), word_levels(x)
         inputs = matrix(self.name, x, self.features, self.levels)
-        stop_at = stop_cut(spans, SHARE) if rounds is None else None
-        if stop_at is not None:
-            before = spans.until(stop_at.to_pydatetime()).event
-            held = (spans.keys["cutoff"] >= stop_at).to_numpy()
+        for one in rolling(spans, 1, SHARE) if rounds is None else ():
+            before, held = spans.until(one.start.to_pydatetime()).event, one.held
             if before.any() and held.any():
                 rounds = self._boost(inputs[before], y[before], MAX_ROUNDS, (inputs[held], y[held])).best_iteration
         self.rounds = rounds or DEFAULT_ROUNDS
@@ -120,12 +116,10 @@ class Components:
 
     def to_parts(self) -> dict[str, str]:
         """Two texts: components.txt (LightGBM's) and components.json (everything else)."""
-        data = {"format": FORMAT, "name": self.name, "seed": self.seed, "rounds": self.rounds,
-                "words": list(self.words), "usual": self.usual.tolist(), "features": list(self.features),
-                "lightgbm": lgb.__version__,
-                "levels": {name: list(words) for name, words in self.levels.items()}}
-        return {"components.txt": self.booster_.model_to_string(),
-                "components.json": json.dumps(data, indent=1, sort_keys=True) + "\n"}
+        return write_parts("components", self.booster_, {
+            "name": self.name, "seed": self.seed, "rounds": self.rounds, "words": list(self.words),
+            "usual": self.usual.tolist(), "features": list(self.features),
+            "levels": {name: list(words) for name, words in self.levels.items()}})
 
     @classmethod
     def from_parts(cls, parts: Mapping[str, str]) -> Components:
@@ -134,25 +128,20 @@ class Components:
         Raises:
             ModelError: If a part is missing or was written by a newer churnkit, or the two do not fit together.
         """
-        data, booster = read_parts(parts, "components")
-        found = cls(data["name"], data["seed"])
-        found.words, found.rounds = tuple(data["words"]), data["rounds"]
-        found.usual, found.features = np.array(data["usual"], dtype=float), tuple(data["features"])
-        found.levels = {name: tuple(words) for name, words in data["levels"].items()}
+        with readable("components"):
+            data, booster = read_parts(parts, "components")
+            found = cls(data["name"], data["seed"])
+            found.words, found.usual = tuple(data["words"]), np.array(data["usual"], dtype=float)
+            found.features, found.levels, found.rounds = data["features"], data["levels"], data["rounds"]
         found._booster = booster
-        same_features(booster, found.features, "components")
         return found
 
     def _boost(self, inputs: Floats, y: np.ndarray[Any, Any], rounds: int,
                stop: tuple[Floats, np.ndarray[Any, Any]] | None = None) -> lgb.Booster:
         params = {**parameters(len(y) // len(self.words), len(y), self.seed), "objective": "multiclass",
                   "num_class": len(self.words), "metric": "multi_logloss"}
-        words = [place for place, name in enumerate(self.features) if name in self.levels]
-        data = lgb.Dataset(inputs, y, feature_name=safe_names(self.features), categorical_feature=words, params=params)
-        if stop is None:
-            return lgb.train(params, data, num_boost_round=rounds)
-        return lgb.train(params, data, num_boost_round=rounds, valid_sets=[data.create_valid(*stop, params=params)],
-                         callbacks=[lgb.early_stopping(PATIENCE, verbose=False)])
+        held = {"data": stop[0], "label": stop[1]} if stop else None
+        return grow(params, {"data": inputs, "label": y}, self.features, self.levels, rounds, held)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,11 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from churnkit.errors import SettingsError, did_you_mean
 from churnkit.outreach.task import DISPOSITIONS
-from churnkit.settings import explain, read_toml
+from churnkit.settings import Frozen, explain, read_toml
 
 FILE = "outreach.toml"
 SCHEMA_VERSION = 1
@@ -31,11 +31,7 @@ Days = Annotated[int, Field(ge=0, le=3650)]
 Words = tuple[str, ...]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
-
-
-class Pilot(_Frozen):
+class Pilot(Frozen):
     """The first weeks' valve: few new tasks a run, for the people and segments that are named."""
 
     on: bool = True
@@ -44,14 +40,14 @@ class Pilot(_Frozen):
     segments: Words = ()
 
 
-class Capacity(_Frozen):
+class Capacity(Frozen):
     """How much a person can do."""
 
     per_week: Annotated[int, Field(ge=0)] = 10
     manager: str = ""
 
 
-class Control(_Frozen):
+class Control(Frozen):
     """The share of customers without outreach, by a salted hash of the topmost parent account."""
 
     share: Annotated[float, Field(ge=0, lt=1)] = 0.10
@@ -67,7 +63,7 @@ class Control(_Frozen):
         return int.from_bytes(digest[:8], "big") / 2**64 < self.share
 
 
-class Cooldown(_Frozen):
+class Cooldown(Frozen):
     """Days of peace after a closed task, by its disposition."""
 
     days: Days = 28
@@ -78,27 +74,27 @@ class Cooldown(_Frozen):
         return closed + dt.timedelta(days=self.after.get(disposition or "", self.days))
 
 
-class HumanFirst(_Frozen):
+class HumanFirst(Frozen):
     """The signals after which a person calls, within so many days."""
 
     signals: Words = ()
     due_days: Days = 1
 
 
-class Precedence(_Frozen):
+class Precedence(Frozen):
     """The signals that show frustration: whoever shows one is sold nothing."""
 
     frustrated: Words = ()
 
 
-class Dispatch(_Frozen):
+class Dispatch(Frozen):
     """Days from an order to a technician on site."""
 
     days: Days = 2
     models: dict[str, Days] = Field(default_factory=dict)
 
 
-class Signal(_Frozen):
+class Signal(Frozen):
     """When a plain fact counts as a signal; see outreach.toml for what each key means to which signal."""
 
     within_days: Annotated[int, Field(ge=1, le=3650)] = 30
@@ -109,7 +105,7 @@ class Signal(_Frozen):
     codes: Words = ()
 
 
-class Play(_Frozen):
+class Play(Frozen):
     """One thing that an account manager may be asked to do, and what opens it: a model's score or a plain signal."""
 
     target: Literal["churn", "expansion", "maintenance"]
@@ -162,7 +158,7 @@ class Play(_Frozen):
         return min(self.open or 0.0, self.close if self.close is not None else (self.open or 0.0))
 
 
-class Policy(_Frozen):
+class Policy(Frozen):
     """All that outreach may and may not do; frozen, so a plan can be repeated from it."""
 
     schema_version: int = SCHEMA_VERSION

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, 
 
 from churnkit.errors import SettingsError, did_you_mean
 from churnkit.schemas import ENTITIES, RAW_TABLES, Column, Table
-from churnkit.settings import TableMap, explain, known_columns
+from churnkit.settings import Frozen, TableMap, explain, known_columns
 from churnkit.signals import groups
 from churnkit.signals.groups import Feature, FeatureGroup, Where
 from churnkit.signals.readable import KINDS, Entity, Kind, Readable, readable
@@ -27,10 +27,6 @@ Cell = str | StrictBool | StrictInt | StrictFloat
 Cells = dict[str, Cell | list[str | StrictInt | StrictFloat]]
 _listed = BeforeValidator(lambda one: [one] if isinstance(one, (int, str)) and not isinstance(one, bool) else one)
 Windows = Annotated[tuple[StrictInt | str, ...], _listed]
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
 
 class TableSpec(TableMap):
@@ -51,7 +47,7 @@ class TableSpec(TableMap):
     """column = the time of the same row from which its value is known; left out: from the own time."""
 
 
-class FeatureSpec(_Frozen):
+class FeatureSpec(Frozen):
     """One operation; which keys it takes stands in `_KEYS`."""
 
     op: str
@@ -74,7 +70,7 @@ class FeatureSpec(_Frozen):
     mutable: bool = False
 
 
-class GroupSpec(_Frozen):
+class GroupSpec(Frozen):
     """Features that are computed, stored and served together."""
 
     entity: Entity = "account"
@@ -86,7 +82,7 @@ class GroupSpec(_Frozen):
     features: dict[str, FeatureSpec] = Field(default_factory=dict)
 
 
-class FileSpec(_Frozen):
+class FileSpec(Frozen):
     """The whole file."""
 
     schema_version: Annotated[int, Field(le=SCHEMA_VERSION)] = SCHEMA_VERSION

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from conftest import START, book, read
+from timed_book import START, book, read
 
 from churnkit.audit.cut import cut
 

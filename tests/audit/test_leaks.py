@@ -6,7 +6,7 @@ import ibis
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import AT, HALF, START, book, export, read
+from timed_book import AT, HALF, START, book, export, read
 
 from churnkit.audit.decay import decay
 from churnkit.audit.extracts import extracts

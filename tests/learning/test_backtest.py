@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import made
+from made_rows import made
 from sklearn import metrics
 
 from churnkit.errors import ModelError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import made
+from made_rows import made
 from sklearn import metrics
 
 from churnkit.learning import training

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import made
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_rows import made
 
 from churnkit.errors import ModelError
 from churnkit.learning.splits import stop_cut, timeline

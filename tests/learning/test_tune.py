@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from conftest import made
+from made_rows import made
 
 from churnkit.cutoffs import moment
 from churnkit.errors import ModelError
