@@ -64,6 +64,8 @@ ENDED = """SELECT n, outside, last < opens AS early, last < until AS positive,
 # the window, and counts if it stands: at every start and end of a row in the STANDING time after it, the state must
 # still be more than the base. So a renewal that overlaps the row it follows for some days is none, and what it gained
 # is measured where it is least. A plan or seats that were not known at the base, and are later, are no gain.
+# An add-on without seats has no price by seat that others' could stand for: it is worth what the account itself first
+# paid for it. What it is worth without any price known is not known either.
 GROWTH = f"""
 , prices AS (
   SELECT s.close, s.plan, median(s.mrr * coalesce(r.rate, 1) / coalesce(nullif(s.seats, 0), 1)) AS unit
@@ -75,7 +77,10 @@ GROWTH = f"""
 ), priced AS (
   SELECT h.n, h.cutoff, h.opens, h.until, least(h.close - h.until, INTERVAL {STANDING} DAY) AS standing,
     h.started_at, h.ends, h.plan, h.mrr * coalesce(r.rate, 1) AS mrr,
-    coalesce(o.addon, FALSE) AS addon, h.seats, coalesce(h.seats, 1) * u.unit AS worth,
+    coalesce(o.addon, FALSE) AS addon, h.seats, coalesce(o.addon AND coalesce(h.seats, 0) = 0, FALSE) AS flat,
+    CASE WHEN NOT flat THEN coalesce(nullif(h.seats, 0), 1) * u.unit ELSE 0 END AS worth,
+    CASE WHEN flat THEN first_value(h.mrr * coalesce(r.rate, 1)) OVER (PARTITION BY h.n, h.plan ORDER BY h.started_at,
+      h.mrr) ELSE 0 END AS own,
     CASE WHEN (SELECT count(*) FROM ck_plan_order WHERE NOT addon) > 0 THEN o.place ELSE u.unit END AS place
   FROM held h LEFT JOIN ck_rates r ON r.currency = h.currency LEFT JOIN ck_plan_order o ON o.plan = h.plan
   LEFT JOIN prices u ON u.close = h.close AND u.plan IS NOT DISTINCT FROM h.plan
@@ -92,7 +97,8 @@ GROWTH = f"""
 ), states AS (
   SELECT m.n, m.t, m.base, m.begins, any_value(r.standing) AS standing,
     sum(r.seats) FILTER (NOT r.addon) AS seats, max(r.place) FILTER (NOT r.addon) AS place,
-    sum(r.worth) AS worth, sum(r.mrr) AS mrr, coalesce(bool_or(r.plan IS NULL), FALSE) AS no_plan,
+    sum(r.worth) AS worth, sum(r.mrr) FILTER (NOT r.flat) AS mrr,
+    CASE WHEN NOT bool_or(r.own IS NULL) THEN sum(r.own) END AS own, coalesce(bool_or(r.plan IS NULL), FALSE) AS no_plan,
     coalesce(bool_or(r.seats IS NULL) FILTER (NOT r.addon), FALSE) AS no_seats,
     list_distinct(list(r.plan) FILTER (r.plan IS NOT NULL AND NOT r.addon)) AS plans,
     list_distinct(list(r.plan) FILTER (r.addon)) AS addons
@@ -105,7 +111,8 @@ GROWTH = f"""
     coalesce(s.worth > b.worth, FALSE) AS worth_more,
     as_told AND coalesce(len(s.plans) > len(b.plans) AND list_has_all(s.plans, b.plans), FALSE) AS beside,
     as_told AND NOT list_has_all(coalesce(b.addons, []), coalesce(s.addons, [])) AS new_addon,
-    greatest((s.worth - b.worth) * b.mrr / nullif(b.worth, 0), 0) AS gain
+    (s.worth - b.worth) * b.mrr / nullif(b.worth, 0) + s.own - b.own AS gained,
+    CASE WHEN gained IS NOT NULL THEN greatest(gained, 0) END AS gain
   FROM states s JOIN states b ON b.n = s.n AND b.base WHERE NOT s.base
 ), grown AS (
   SELECT n, t, begins, standing, gain,

@@ -155,6 +155,29 @@ def test_the_gain_is_counted_at_the_price_the_account_paid():
     assert gain == pytest.approx(50.0)
 
 
+@pytest.mark.parametrize("seats", [None, 0.0])
+def test_an_add_on_without_seats_gains_what_the_account_pays_for_it(seats):
+    """Whatever others pay for theirs, and whatever it costs the account later."""
+    said = {"features": {"plans": ["team"], "addons": ["sms"]}}
+    added = [sub(-50, mrr=50.0), sub(6, 8, plan="sms", seats=seats, mrr=20.0), sub(8, plan="sms", seats=seats, mrr=35.0)]
+    others = [sub(-90, account="b"), sub(-90, plan="sms", seats=seats, mrr=400.0, account="b")]
+    target = replace(SHORT, name="expansion")
+    assert (1, "addon", 20.0) == tuple(told(target, [*added, *others], said=said)[i] for i in (0, 2, 3))
+    assert (0, None) == tuple(told(target, [sub(-50), sub(-50, 8, plan="sms", seats=seats), added[2]], said=said)[i]
+                              for i in (0, 2)), "a dearer one is no more than it was"
+    both = [sub(-50, 5), sub(5, seats=20.0, mrr=200.0), sub(5, plan="sms", seats=seats, mrr=20.0)]
+    assert told(target, both, said=said)[3] == pytest.approx(120.0)
+
+
+def test_a_gain_of_which_no_price_is_known_is_unknown_and_not_nothing():
+    target = replace(SHORT, name="expansion")
+    grown = told(target, [sub(-50, 5, mrr=None), sub(5, seats=20.0, mrr=None)])
+    assert (1, "seats") == (grown[0], grown[2])
+    assert np.isnan(grown[3])
+    said = {"features": {"plans": ["team"], "addons": ["sms"]}}
+    assert np.isnan(told(target, [sub(-50), sub(6, plan="sms", seats=None, mrr=None)], said=said)[3])
+
+
 def test_plans_in_the_settings_order_win_over_prices():
     """A plan that costs less but stands higher is still a step up."""
     said = {"features": {"plans": ["gold", "silver"], "addons": ["sms"]}}
