@@ -21,6 +21,7 @@ from churnkit.learning.trees import (
     grow,
     levelled_loss,
     matrix,
+    one_order,
     parameters,
     read_parts,
     readable,
@@ -78,6 +79,7 @@ class Hazard:
             raise ModelError(f"The {self.name} curve is not fitted. Call fit(features, durations) first.")
         return self._booster
 
+    @one_order()
     def fit(self, x: pd.DataFrame, spans: Durations, rounds: int | None = None) -> Hazard:
         """Finds iterations and calibration out of time, then fits on all rows that can be followed to an edge.
 
@@ -218,6 +220,7 @@ class CappedLife:
             raise ModelError(f"The {self.name} life is not fitted. Call fit(features, durations) first.")
         return self._booster
 
+    @one_order()
     def fit(self, x: pd.DataFrame, spans: Durations, rounds: int | None = None) -> CappedLife:
         """Finds the iterations out of time (where `rounds` are not given), then fits on all rows that are known.
 

@@ -27,6 +27,7 @@ from churnkit.learning.trees import (
     grow,
     levelled_loss,
     matrix,
+    one_order,
     parameters,
     read_parts,
     readable,
@@ -91,6 +92,7 @@ class Model:
             raise ModelError(f"The {self.target.name} model is not fitted. Call fit(train) first.")
         return self._baseline
 
+    @one_order()
     def fit(self, train: TrainingSet, rounds: int | None = None) -> Model:
         """Finds iterations, the share of trees and the calibration out of time, then fits on all rows of `train`.
 

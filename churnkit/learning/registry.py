@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ import sqlalchemy.exc
 
 from churnkit.cutoffs import moment
 from churnkit.errors import ModelError
+from churnkit.learning.artefact import digest, hashes, model_hash, verified
 from churnkit.learning.estimators import CappedLife, Hazard
 from churnkit.learning.model import Model, data_hash
 from churnkit.learning.training import Trained
@@ -47,7 +47,8 @@ for _name in ("mlflow", "alembic"):
 EXPERIMENT = "churnkit"
 CHAMPION, CHALLENGER = "champion", "challenger"
 _SCORER = Path(__file__).with_name("scorer.py")
-_FILES, _FINGERPRINT, _SUSPECTS = "churnkit.files", "churnkit.fingerprint", "churnkit.suspects"
+_FILES, _HOLDOUT = "churnkit.files", "churnkit.holdout"
+_FINGERPRINT, _SUSPECTS = "churnkit.fingerprint", "churnkit.suspects"
 
 
 class Champion(NamedTuple):
@@ -90,8 +91,18 @@ class Registry:
         definitions, seed, libraries) is registered once: again, it gives the same version.
         """
         name, evaluation = trained.model.target.name, trained.evaluation
-        parts = trained.to_parts()
-        fingerprint = _digest("\0".join([*parts.values(), f"{evaluation.metrics()}", *suspects]).encode())
+        parts, held = trained.to_parts(), trained.holdout_parts()
+        same = {
+            "target": name,
+            "test_at": trained.splits.test_at.isoformat(),
+            "skill": "proven" if evaluation.skill else "no skill",
+            "proven_beside": json.dumps(_proven(trained)),
+            "definition": _definition(trained.model),
+            "data_hash": data_hash(trained.data.X.assign(label=trained.data.y)),
+            "model_hash": model_hash(parts),
+            _SUSPECTS: ", ".join(suspects),
+        }
+        fingerprint = digest(json.dumps([*same.items(), model_hash(held)]).encode())
         with _quiet():
             for version in self._versions(name):
                 if version.tags.get(_FINGERPRINT) == fingerprint:
@@ -108,16 +119,12 @@ class Registry:
                 raise
             self._client.set_terminated(run.info.run_id)
             tags = {
-                "target": name,
+                **same,
                 "at": at.isoformat(),
-                "skill": "proven" if evaluation.skill else "no skill",
                 "log_loss_gain": repr(_gain(trained)),
-                "proven_beside": json.dumps(_proven(trained)),
-                "definition": _definition(trained.model),
-                "data_hash": data_hash(trained.data.X.assign(label=trained.data.y)),
                 _FILES: json.dumps(files, sort_keys=True),
+                _HOLDOUT: json.dumps({file: digest(text.encode()) for file, text in held.items()}, sort_keys=True),
                 _FINGERPRINT: fingerprint,
-                _SUSPECTS: ", ".join(suspects),
             }
             if not self._known(name):
                 self._client.create_registered_model(name)
@@ -154,7 +161,7 @@ class Registry:
                         life, frozenset(json.loads(version.tags.get("proven_beside", "[]"))))
 
     def versions(self, name: str) -> pd.DataFrame:
-        """Every version of a target's model, newest first: version, at, skill, log_loss_gain, role."""
+        """Every version of a target's model, newest first: version, at, skill, log_loss_gain, role, model_hash."""
         with _quiet():
             return pd.DataFrame(
                 [
@@ -164,10 +171,11 @@ class Registry:
                         "skill": one.tags.get("skill"),
                         "log_loss_gain": float(one.tags["log_loss_gain"]),
                         "role": ", ".join(one.aliases),
+                        "model_hash": one.tags.get("model_hash"),
                     }
                     for one in self._versions(name)
                 ],
-                columns=["version", "at", "skill", "log_loss_gain", "role"],
+                columns=["version", "at", "skill", "log_loss_gain", "role", "model_hash"],
             )
 
     def _log(self, run_id: str, trained: Trained, parts: dict[str, str]) -> dict[str, str]:
@@ -241,18 +249,7 @@ class Registry:
                 f"{_called(version)}: its files cannot be fetched from '{uri}' ({error}). Restore them, or train "
                 "again: churnkit train."
             ) from None
-        found = {
-            path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()
-        }
-        for file in sorted({*expected, *found}):
-            what = ("is missing" if file not in found else "does not belong there" if file not in expected
-                    else "was changed" if _digest(found[file]) != expected[file] else "")
-            if what:
-                raise ModelError(
-                    f"{_called(version)}: '{file}' {what} since it was registered, so the model is not trusted. "
-                    f"Restore "
-                    f"'{root}' from a backup, or train again: churnkit train."
-                )
+        found = verified(root, expected, _called(version))
         return {file.removeprefix("artifacts/"): text.decode() for file, text in found.items()
                 if file.startswith("artifacts/")}
 
@@ -313,11 +310,7 @@ def _artefact(root: Path, trained: Trained, parts: dict[str, str]) -> dict[str, 
     for file in parts:
         (root / file).unlink()
     folder = root / "model"
-    return {
-        path.relative_to(folder).as_posix(): _digest(path.read_bytes())
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    return hashes(folder)
 
 
 def _gain(trained: Trained) -> float:
@@ -334,13 +327,9 @@ def _proven(trained: Trained) -> list[str]:
 
 def _definition(model: Model) -> str:
     """A hash of what the model predicts and from what."""
-    return _digest(
+    return digest(
         json.dumps([asdict(model.target), model.features, model.levels], sort_keys=True, default=str).encode()
     )
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _called(version: ModelVersion) -> str:

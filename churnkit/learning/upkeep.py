@@ -25,6 +25,7 @@ from churnkit.learning.trees import (
     THREADS,
     grow,
     matrix,
+    one_order,
     parameters,
     read_parts,
     readable,
@@ -68,6 +69,7 @@ class Components:
             raise ModelError(f"The {self.name} components are not fitted. Call fit(features, durations) first.")
         return self._booster
 
+    @one_order()
     def fit(self, x: pd.DataFrame, spans: Durations, rounds: int | None = None) -> Components:
         """Finds the iterations out of time (where `rounds` are not given), then fits on all failures.
 
