@@ -98,7 +98,8 @@ GROWTH = f"""
   SELECT m.n, m.t, m.base, m.begins, any_value(r.standing) AS standing,
     sum(r.seats) FILTER (NOT r.addon) AS seats, max(r.place) FILTER (NOT r.addon) AS place,
     sum(r.worth) AS worth, sum(r.mrr) FILTER (NOT r.flat) AS mrr,
-    CASE WHEN NOT bool_or(r.own IS NULL) THEN sum(r.own) END AS own, coalesce(bool_or(r.plan IS NULL), FALSE) AS no_plan,
+    CASE WHEN NOT bool_or(r.own IS NULL) THEN sum(r.own) END AS own,
+    coalesce(bool_or(r.plan IS NULL), FALSE) AS no_plan,
     coalesce(bool_or(r.seats IS NULL) FILTER (NOT r.addon), FALSE) AS no_seats,
     list_distinct(list(r.plan) FILTER (r.plan IS NOT NULL AND NOT r.addon)) AS plans,
     list_distinct(list(r.plan) FILTER (r.addon)) AS addons

@@ -159,7 +159,8 @@ def test_the_gain_is_counted_at_the_price_the_account_paid():
 def test_an_add_on_without_seats_gains_what_the_account_pays_for_it(seats):
     """Whatever others pay for theirs, and whatever it costs the account later."""
     said = {"features": {"plans": ["team"], "addons": ["sms"]}}
-    added = [sub(-50, mrr=50.0), sub(6, 8, plan="sms", seats=seats, mrr=20.0), sub(8, plan="sms", seats=seats, mrr=35.0)]
+    added = [sub(-50, mrr=50.0), sub(6, 8, plan="sms", seats=seats, mrr=20.0),
+             sub(8, plan="sms", seats=seats, mrr=35.0)]
     others = [sub(-90, account="b"), sub(-90, plan="sms", seats=seats, mrr=400.0, account="b")]
     target = replace(SHORT, name="expansion")
     assert (1, "addon", 20.0) == tuple(told(target, [*added, *others], said=said)[i] for i in (0, 2, 3))
