@@ -270,6 +270,11 @@ class TrainingSettings(Frozen):
     seed: int = 7
     tune: Annotated[int, Field(ge=0)] = 0
     """How many trials search for better parameters than the default, which needs none; each costs some fits."""
+    segments: list[str] = ["segment", "plan", "country", "industry", "tenure_days", "model"]
+    """Features, or columns of accounts, by whose values each training judges its model once more; those that a target
+    does not have are passed over."""
+    fairness: list[str] = Field(default_factory=list)
+    """The same for fairness; these may be protected, because an evaluation may look at what no model may."""
 
 
 class ValueSettings(Frozen):

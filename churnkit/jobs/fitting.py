@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from churnkit.errors import FeatureError, ModelError
+from churnkit.errors import FeatureError, ModelError, did_you_mean
 from churnkit.jobs.learn import ensure
 from churnkit.jobs.report import HELD_BACK
 from churnkit.jobs.workspace import log, open_registry, open_store, targets
@@ -77,6 +77,7 @@ def train_all(settings: Settings, tables: Tables, at: dt.datetime, names: Sequen
 
 
 def _train(settings: Settings, tables: Tables, target: Target, at: dt.datetime) -> tuple[dict[str, Any], list[str]]:
+    from churnkit.learning.attributes import attributes
     from churnkit.learning.durations import durations, edges, horizons
     from churnkit.learning.labels import label
     from churnkit.learning.training import train as fit
@@ -85,16 +86,18 @@ def _train(settings: Settings, tables: Tables, target: Target, at: dt.datetime) 
     store, days = open_store(settings), horizons(target, settings)
     points, followed = _history(tables, store, target, at, days)
     features = store.read(followed, target)
-    dataset = training_set(target, features, label(target, tables, points))
+    ask = settings.training
+    groups = attributes(features, [*ask.segments, *ask.fairness], tables)
+    dataset = training_set(target, features, label(target, tables, points), groups, ask.fairness)
     found = suspected(dataset)
     suspects = [name for name in found["feature"] if name not in settings.features.allow]
     log.info("training %s on %d labelled rows", target.name, len(dataset.y))
-    ask = settings.training
     trained = fit(target, dataset, seed=ask.seed, test_share=ask.test_share, trials=ask.tune,
                   storage=f"sqlite:///{(settings.state / 'tuning.db').resolve()}")
     shut = ", ".join(_protected(store, target))
     said = [f"{target.name}: protected, so neither inputs nor reasons: {shut}"] if shut else []
-    notes = [dataset.says(), *said, trained.evaluation.says(), *_tuned(trained, ask.tune)]
+    notes = [dataset.says(), *said, *_absent(store, settings, groups), trained.evaluation.says(),
+             *filter(None, [trained.evaluation.weak()]), *_tuned(trained, ask.tune)]
     if days:
         log.info("training the risk curve of %s over %s days", target.name, ", ".join(f"{day:g}" for day in days))
         spans = durations(target, tables, followed, edges(days))
@@ -214,6 +217,19 @@ def _backtest(settings: Settings, tables: Tables, target: Target, at: dt.datetim
     recipe = Model(target, seed=seed)
     return backtest(rows, folds=folds, by_entity=by_entity, terms=pay, champion=made, recipe=recipe.refit,
                     seed=seed), notes
+
+
+def _absent(store: Store, settings: Settings, groups: pd.DataFrame) -> list[str]:
+    """What is named in [training] segments or fairness and is neither a feature of any target nor a column."""
+    from churnkit.learning.attributes import COLUMNS
+    from churnkit.signals.catalog import Catalog
+    from churnkit.signals.features import groups as features
+
+    known = {*COLUMNS, *(name for group in features(store.catalog or Catalog()).values() for name in group.names)}
+    asked = dict.fromkeys([*settings.training.segments, *settings.training.fairness])
+    return [f"[training] of churnkit.toml names '{name}' among segments or fairness, which is no feature and no column "
+            f"of accounts.{did_you_mean(name, known)} See churnkit features list."
+            for name in asked if name not in groups and name not in known]
 
 
 def _protected(store: Store, target: Target) -> list[str]:

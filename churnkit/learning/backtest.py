@@ -11,10 +11,9 @@ import pandas as pd
 
 from churnkit.errors import ModelError
 from churnkit.learning.calibrate import EDGE, Floats
-from churnkit.learning.evaluate import quantiles
 from churnkit.learning.model import Model
 from churnkit.learning.profit import ALARMS, PROFITS, Terms, alarms, profits
-from churnkit.learning.resample import METRICS, draws, resampled
+from churnkit.learning.resample import METRICS, draws, quantiles, resampled
 from churnkit.learning.splits import LATER, Mask, TrainingSet, rolling
 from churnkit.learning.targets import Target
 

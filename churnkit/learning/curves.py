@@ -14,8 +14,7 @@ from churnkit.errors import ModelError
 from churnkit.learning.calibrate import EDGE, Floats
 from churnkit.learning.durations import Durations
 from churnkit.learning.estimators import Hazard
-from churnkit.learning.evaluate import FEWEST, LEVEL
-from churnkit.learning.resample import METRICS, draws, resampled
+from churnkit.learning.resample import FEWEST, LEVEL, METRICS, draws, resampled
 from churnkit.learning.survival import brier, concordance, concordances, happened, integrated, ratios
 
 RESAMPLES = 500

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,18 +11,14 @@ import pandas as pd
 
 from churnkit.errors import ModelError
 from churnkit.learning.calibrate import EDGE, Floats
-from churnkit.learning.resample import METRICS, draws, resampled
+from churnkit.learning.resample import FEWEST, LEVEL, METRICS, draws, quantiles, resampled
+from churnkit.learning.segments import COLUMNS, segments, weak
 from churnkit.learning.splits import TrainingSet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from churnkit.learning.model import Model
-
-LEVEL = 0.99
-"""One-sided confidence at which skill counts as proven."""
-FEWEST = 10
-"""Fewer positives or negatives in the test period prove nothing, whatever the bounds say."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +27,8 @@ class Evaluation:
 
     `table` has one row per metric and the columns model, model_low, model_high, baseline, baseline_low, baseline_high
     and base_rate; the bounds hold 95% of the resamples of entities. `skill` says whether the model's skill is proven,
-    `why` on what grounds. `scored` holds y, model and baseline per test row, for plots.
+    `why` on what grounds. `scored` holds y, model and baseline per test row, for plots. `segments` says the same of
+    each segment of the test rows; see `segments.segments`.
     """
 
     target: str
@@ -44,6 +41,7 @@ class Evaluation:
     positives: int
     entities: int
     scored: pd.DataFrame
+    segments: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(COLUMNS)))
 
     def figure(self, metric: str, column: str = "model") -> float:
         """One cell of the table: a metric of the model, the baseline or the base_rate."""
@@ -60,6 +58,10 @@ class Evaluation:
             f"{self.target}: {'skill proven' if self.skill else 'no skill'}: {self.why} {told}"
         )
 
+    def weak(self) -> str:
+        """The segments in which the model is weak, in a sentence; empty where there are no segments."""
+        return weak(self.target, self.segments)
+
     def summary(self) -> dict[str, Any]:
         """The figures that a run reports; None where one is undefined, because JSON knows no NaN."""
         figures = {**{metric: self.figure(metric, "model") for metric in METRICS},
@@ -67,7 +69,7 @@ class Evaluation:
                    "log_loss_gain_upper_99": self.loss_upper}
         shown = {name: round(value, 5) if np.isfinite(value) else None for name, value in figures.items()}
         return {"skill": "proven" if self.skill else "no skill", **shown, "test_rows": self.rows,
-                "test_positives": self.positives}
+                "test_positives": self.positives, **self._counted()}
 
     def metrics(self) -> dict[str, float]:
         """Every figure by a flat name, for a log; undefined ones are left out."""
@@ -77,12 +79,22 @@ class Evaluation:
             for column in map(str, self.table.columns)
         }
         found |= {"auc_lower_99": self.auc_lower, "log_loss_gain_upper_99": self.loss_upper, "skill": float(self.skill),
-                  "test_rows": float(self.rows), "test_positives": float(self.positives)}
+                  "test_rows": float(self.rows), "test_positives": float(self.positives),
+                  **{name: float(count) for name, count in self._counted().items()}}
         return {name: value for name, value in found.items() if np.isfinite(value)}
 
+    def _counted(self) -> dict[str, int]:
+        """How many segments there are, how many of them have outcomes enough, and in how many the model is weak."""
+        enough = self.segments["enough"].astype(bool)
+        off = ~self.segments["calibrated"].astype(bool)
+        return {"segments": len(self.segments), "segments_judged": int(enough.sum()),
+                "segments_weak": int((enough & ~self.segments["skill"].astype(bool) | off).sum())}
+
     def _repr_html_(self) -> str:
-        """Table and verdict, as a notebook shows them."""
-        return f"<p>{self.says()}</p>{self.table.round(4).to_html()}"
+        """Tables and verdicts, as a notebook shows them."""
+        shown = f"<p>{self.says()}</p>{self.table.round(4).to_html()}"
+        return shown if self.segments.empty else (
+            f"{shown}<p>{self.weak()}</p>{self.segments.round(4).to_html(index=False)}")
 
     def plot(self) -> Figure:
         """Calibration, lift by share contacted, and the distribution of risk."""
@@ -122,23 +134,28 @@ def evaluate(model: Model, test: TrainingSet, *, resamples: int = 1000, seed: in
     y = test.y.to_numpy(dtype=float)
     p, other = model.probability(test.X), model.baseline.predict(test.X)
     predictions = {"model": p, "baseline": other, "base_rate": np.full(len(y), model.base_rate)}
-    return compare(test.target.name, y, predictions, test.keys["entity_id"].to_numpy(dtype=object),
-                   resamples=resamples, seed=seed)
+    entities, weights = test.keys["entity_id"].to_numpy(dtype=object), test.weights.to_numpy(dtype=float)
+    found = compare(test.target.name, y, predictions, entities, weights=weights, resamples=resamples, seed=seed)
+    return replace(found, segments=segments(y, p, predictions["base_rate"], test.groups, entities, weights=weights,
+                                            fairness=test.fairness, seed=seed))
 
 
-def compare(target: str, y: Floats, predictions: Mapping[str, Floats], entities: np.ndarray[Any, Any],
-            *, resamples: int = 1000, seed: int = 7) -> Evaluation:
+def compare(target: str, y: Floats, predictions: Mapping[str, Floats], entities: np.ndarray[Any, Any],  # noqa: PLR0913
+            *, weights: Floats | None = None, resamples: int = 1000, seed: int = 7) -> Evaluation:
     """Three predictions of the same outcomes: model, baseline, and the training rows' base_rate.
+
+    `weights` says how much each row counts; left out: all the same.
 
     Skill is proven when the one-sided 99% lower bound of the model's AUC is above 0.5 and the upper bound of its log
     loss minus the base rate's is below 0.
     """
     codes, names = pd.factorize(entities)
-    weights = draws(len(names), resamples, seed)
+    drawn = draws(len(names), resamples, seed)
     table: dict[str, Any] = {}
     spread = {}
     for name in ("model", "baseline", "base_rate"):
-        table[name], spread[name] = resampled(y, np.clip(predictions[name], EDGE, 1 - EDGE), codes, weights)
+        table[name], spread[name] = resampled(y, np.clip(predictions[name], EDGE, 1 - EDGE), codes, drawn,
+                                              weights)
         if name != "base_rate":
             table[f"{name}_low"], table[f"{name}_high"] = (
                 quantiles(spread[name], 0.025),
@@ -175,10 +192,3 @@ def _verdict(positives: int, negatives: int, auc_lower: float, loss_upper: float
     )
     return auc_lower > 0.5 and loss_upper < 0, shown
 
-
-def quantiles(spread: Floats, q: float) -> Floats:
-    """A quantile per column over the resamples in which it is defined."""
-    undefined = np.asarray(np.isnan(spread).all(axis=0))
-    filled = np.where(undefined.reshape(1, -1), 0.0, spread)
-    found: Floats = np.nanquantile(filled, q, axis=0)
-    return np.where(undefined, np.nan, found)

@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 from churnkit.learning.calibrate import Floats
 
 METRICS = ("auc", "average_precision", "log_loss", "brier", "calibration_error", "lift_5", "lift_10", "lift_20")
+LEVEL = 0.99
+"""One-sided confidence at which skill counts as proven."""
+FEWEST = 10
+"""Fewer positives or negatives in the test period prove nothing, whatever the bounds say."""
 _SHARES = (0.05, 0.10, 0.20)
 _BINS = 10
 _CELLS = 4_000_000  # numbers held at once per working array: 32 MB
@@ -21,7 +25,8 @@ def draws(entities: int, resamples: int, seed: int) -> NDArray[np.float64]:
     return rng.multinomial(entities, np.full(entities, 1 / entities), size=resamples).astype(float)
 
 
-def resampled(y: Floats, p: Floats, codes: NDArray[Any], weights: Floats) -> tuple[Floats, Floats]:
+def resampled(y: Floats, p: Floats, codes: NDArray[Any], weights: Floats,
+              counts: Floats | None = None) -> tuple[Floats, Floats]:
     """The metrics on the rows themselves, shape (m,), and on each resample, (resamples, m); undefined is NaN.
 
     Args:
@@ -29,12 +34,31 @@ def resampled(y: Floats, p: Floats, codes: NDArray[Any], weights: Floats) -> tup
         p: Probabilities, shape (n,).
         codes: Each row's entity, from 0, shape (n,).
         weights: Draws per resample and entity.
+        counts: How much each row counts, shape (n,); left out: all the same.
     """
     order, ends = ordered(p)
     y, p, codes = y[order], p[order], codes[order]
-    point = _metrics(y, p, codes, np.ones((1, weights.shape[1])), ends)[0]
-    parts = [_metrics(y, p, codes, weights[part], ends) for part in chunks(len(y), len(weights))]
+    counts = np.ones(len(y)) if counts is None else counts[order]
+    point = _metrics(y, p, counts[None, :], ends)[0]
+    parts = [_metrics(y, p, weights[part][:, codes] * counts, ends) for part in chunks(len(y), len(weights))]
     return point, np.vstack(parts)
+
+
+def aucs(y: Floats, p: Floats, codes: NDArray[Any], weights: Floats, counts: Floats) -> tuple[float, Floats]:
+    """The first metric alone: on the rows themselves, and on each resample, (resamples,)."""
+    order, ends = ordered(p)
+    y, codes, counts = y[order], codes[order], counts[order]
+    point = _auc(*curves(y, counts[None, :], ends))[0]
+    parts = [_auc(*curves(y, weights[part][:, codes] * counts, ends)) for part in chunks(len(y), len(weights))]
+    return float(point), np.concatenate(parts)
+
+
+def quantiles(spread: Floats, q: float) -> Floats:
+    """A quantile per column over the resamples in which it is defined."""
+    undefined = np.asarray(np.isnan(spread).all(axis=0))
+    filled = np.where(undefined.reshape(1, -1), 0.0, spread)
+    found: Floats = np.nanquantile(filled, q, axis=0)
+    return np.where(undefined, np.nan, found)
 
 
 def ordered(p: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -55,22 +79,29 @@ def chunks(rows: int, resamples: int) -> list[slice]:
     return [slice(start, start + step) for start in range(0, resamples, step)]
 
 
-def _metrics(y: Floats, p: Floats, codes: NDArray[Any], weights: Floats, ends: NDArray[Any]) -> Floats:
-    """All metrics for some resamples; rows are ordered by falling score."""
-    row = weights[:, codes]
+def _auc(caught: Floats, passed: Floats) -> Floats:
+    """Each negative is outranked by the positives before it, and by half of those with its score."""
+    gained, before = np.diff(caught, axis=1, prepend=0.0), np.hstack([np.zeros((len(caught), 1)), caught[:, :-1]])
+    negatives = np.diff(passed, axis=1, prepend=0.0) - gained
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: Floats = (negatives * (before + gained / 2)).sum(axis=1) / (
+            caught[:, -1] * (passed[:, -1] - caught[:, -1]))
+    return found
+
+
+def _metrics(y: Floats, p: Floats, row: Floats, ends: NDArray[Any]) -> Floats:
+    """All metrics for some resamples, each a row of weights; the rows are ordered by falling score."""
     total = row.sum(axis=1)
     caught, passed = curves(y, row, ends)
     positives = caught[:, -1]
     with np.errstate(divide="ignore", invalid="ignore"):
-        gained, before = np.diff(caught, axis=1, prepend=0.0), np.hstack([np.zeros((len(row), 1)), caught[:, :-1]])
-        negatives = np.diff(passed, axis=1, prepend=0.0) - gained
-        # each negative is outranked by the positives before it, and by half of those with its score
-        auc = (negatives * (before + gained / 2)).sum(axis=1) / (positives * (total - positives))
+        gained = np.diff(caught, axis=1, prepend=0.0)
         average_precision = np.where(gained > 0, gained * caught / passed, 0.0).sum(axis=1) / positives
         lifts = [_lift(caught, passed, total, share) for share in _SHARES]
     loss = row @ -(y * np.log(p) + (1 - y) * np.log1p(-p)) / total
     brier = row @ (p - y) ** 2 / total
-    return np.column_stack([auc, average_precision, loss, brier, _calibration_error(y, p, row, total), *lifts])
+    error = _calibration_error(y, p, row, total)
+    return np.column_stack([_auc(caught, passed), average_precision, loss, brier, error, *lifts])
 
 
 def _lift(caught: Floats, passed: Floats, total: Floats, share: float) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -24,7 +24,9 @@ class TrainingSet:
     """Rows with a label, ordered by cutoff and entity.
 
     `X` holds the model's inputs (float64, or object for categories), `y` the labels (0 or 1), `keys` whose row it is
-    (`KEYS`), `weights` how much it counts. `dropped` counts the points that have no label, by reason.
+    (`KEYS`), `weights` how much it counts. `dropped` counts the points that have no label, by reason. `groups` holds
+    attributes as words, by which an evaluation parts the rows, and `fairness` names those among them that are looked at
+    for fairness; none is an input for being there.
     """
 
     target: Target
@@ -33,6 +35,12 @@ class TrainingSet:
     keys: pd.DataFrame
     weights: pd.Series
     dropped: Mapping[str, int]
+    groups: pd.DataFrame = field(default_factory=pd.DataFrame)
+    fairness: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.groups.empty:
+            object.__setattr__(self, "groups", pd.DataFrame(index=self.y.index))
 
     def __len__(self) -> int:
         return len(self.y)
@@ -55,7 +63,8 @@ class TrainingSet:
 
     def take(self, mask: Mask) -> TrainingSet:
         """The rows where the mask is true."""
-        return replace(self, X=self.X[mask], y=self.y[mask], keys=self.keys[mask], weights=self.weights[mask])
+        return replace(self, X=self.X[mask], y=self.y[mask], keys=self.keys[mask], weights=self.weights[mask],
+                       groups=self.groups[mask])
 
     def closed(self, at: str | dt.datetime) -> TrainingSet:
         """The rows whose label had closed by `at`: cutoff + lead + horizon + grace <= at."""

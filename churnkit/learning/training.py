@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from churnkit.errors import ModelError
+from churnkit.learning.attributes import attributes
 from churnkit.learning.curves import Curved
 from churnkit.learning.evaluate import Evaluation, evaluate
 from churnkit.learning.model import Model
@@ -51,10 +53,12 @@ class Trained:
         return {name: text for one in (self.holdout, *more) for name, text in one.to_parts().items()}
 
 
-def training_set(target: Target, features: pd.DataFrame, labels: pd.DataFrame) -> TrainingSet:
+def training_set(target: Target, features: pd.DataFrame, labels: pd.DataFrame, groups: pd.DataFrame | None = None,
+                 fairness: Iterable[str] = ()) -> TrainingSet:
     """Joins features (points + columns) and labels by row_id; rows without a label are dropped and counted.
 
-    The target's `never` features are left out.
+    The target's `never` features are left out. `groups` are what `attributes()` gives, and left out those that the
+    features hold: an evaluation looks at each of their values by itself, for `fairness` too.
 
     Raises:
         ModelError: If row ids repeat, a labelled row has no features, or no row is left.
@@ -86,9 +90,11 @@ def training_set(target: Target, features: pd.DataFrame, labels: pd.DataFrame) -
     both = labels.loc[has, [*KEYS, "label"]].merge(
         features.drop(columns=[name for name in POINTS if name in features and name != "row_id"]), on="row_id")
     both = both.sort_values(["cutoff", "entity_id"], kind="stable", ignore_index=True)
+    groups = (attributes(features) if groups is None else groups).set_index("row_id")
     keep = [name for name in both if name not in {*KEYS, "label", *target.never}]
     return TrainingSet(target, both[keep], both["label"].astype("int64"), both[list(KEYS)],
-                       pd.Series(1.0, both.index), MappingProxyType({str(k): int(v) for k, v in dropped.items()}))
+                       pd.Series(1.0, both.index), MappingProxyType({str(k): int(v) for k, v in dropped.items()}),
+                       groups.loc[both["row_id"]].set_axis(both.index), tuple(fairness))
 
 
 def train(target: Target, rows: TrainingSet, *, seed: int = 7, test_share: float = 0.25, trials: int = 0,

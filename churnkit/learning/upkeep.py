@@ -15,8 +15,7 @@ from churnkit.errors import ModelError
 from churnkit.learning.calibrate import EDGE, Floats
 from churnkit.learning.durations import Durations, Mask, ordered
 from churnkit.learning.estimators import SHARE, CappedLife
-from churnkit.learning.evaluate import FEWEST, LEVEL
-from churnkit.learning.resample import draws
+from churnkit.learning.resample import FEWEST, LEVEL, draws
 from churnkit.learning.splits import rolling
 from churnkit.learning.survival import ratios
 from churnkit.learning.trees import (
