@@ -9,85 +9,16 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from churnkit.cutoffs import duration, moment
 from churnkit.errors import SettingsError, did_you_mean
+from churnkit.kinds import Engine, Function, Language, Moment, Span, Step, TargetName, Zone, parsed
 from churnkit.schemas import RAW_TABLES, Table
 
 FILE = "churnkit.toml"
 OWN = "features.toml"
 SCHEMA_VERSION = 1
-_TARGETS = ("churn", "expansion", "maintenance")
-LANGUAGES = ("en", "de", "fr", "es", "nl", "it", "pt")
-"""Languages that churnkit has lists of cues for, in churnkit/signals/cues/."""
-_LONGEST = dt.timedelta(days=36_500)
-
-
-def _zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        raise ValueError(f"'{name}' is no time zone; write for instance 'UTC' or 'Europe/Berlin'") from None
-    return name
-
-
-def _span(value: dt.timedelta) -> dt.timedelta:
-    if value > _LONGEST:
-        raise ValueError("is too long a span of time; write at most '36500d'")
-    return value
-
-
-def _step(value: dt.timedelta) -> dt.timedelta:
-    if not value:
-        raise ValueError("must be more than no time; write for instance '28d'")
-    return value
-
-
-def _target(name: str) -> str:
-    if name not in _TARGETS:
-        raise ValueError(f"is no target.{did_you_mean(name, _TARGETS)} Known: {', '.join(_TARGETS)}")
-    return name
-
-
-def _language(code: str) -> str:
-    if code not in LANGUAGES:
-        raise ValueError(f"is no language that churnkit has lists for. Known: {', '.join(LANGUAGES)}")
-    return code
-
-
-def _function(name: str) -> str:
-    if name and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
-        raise ValueError("must name a function as 'package.module:function'")
-    return name
-
-
-def _engine(name: str) -> str:
-    if name not in {"duckdb", "spark"} and not re.match(r"postgres(ql)?(\+\w+)?://", name):
-        raise ValueError("is no engine. Write 'duckdb', 'spark' or 'postgresql://${DB_USER}:${DB_PASSWORD}@host/db'")
-    return name
-
-
-def _words(call: Any) -> BeforeValidator:
-    """A parser of ours as a pydantic validator: its message becomes the field's."""
-
-    def parse(value: Any) -> Any:
-        if isinstance(value, (bool, float, list, dict)) or (isinstance(value, int) and call is moment):
-            raise ValueError("is not understood; write it as text in quotes")
-        try:
-            return call(value)
-        except SettingsError as error:
-            raise ValueError(str(error)) from None
-
-    return BeforeValidator(parse)
-
-
-Span = Annotated[dt.timedelta, _words(duration), AfterValidator(_span)]
-Step = Annotated[Span, AfterValidator(_step)]
-Moment = Annotated[dt.datetime, _words(moment)]
-Zone = Annotated[str, AfterValidator(_zone)]
 
 
 class Frozen(BaseModel):
@@ -160,7 +91,7 @@ class TableMap(Frozen):
     """contract column = { the source's value = the contract's }; values that are not named stay as they are."""
     units: dict[str, Literal["s", "min", "h", "ms"]] = Field(default_factory=dict)
     """contract column of a duration = the source's unit; it is converted to the contract's (seconds)."""
-    offsets: dict[str, Annotated[str, _words(_offset)]] = Field(default_factory=dict)
+    offsets: dict[str, Annotated[str, parsed(_offset)]] = Field(default_factory=dict)
     """contract time = 'contract_time + source_column unit', for exports that give a span: 'opened_at + hours h'."""
     whole: list[str] = Field(default_factory=list)
     """contract ids that the export wrote as 1.0 where 1 is meant."""
@@ -249,14 +180,14 @@ class FeatureSettings(Frozen):
 class TextSettings(Frozen):
     """How customers' words are heard: who tells the mood, and which phrases are cues of frustration."""
 
-    polarity: Annotated[str, AfterValidator(_function)] = ""
+    polarity: Function = ""
     """'package.module:function': takes a pandas Series of texts and gives one of numbers in [-1, 1], or missing; left
     out: VADER for English, and lists of words for the other languages."""
     competitors: list[Annotated[str, Field(pattern=r"\w")]] = Field(default_factory=list)
     """Names of competitors' companies and products; a message that holds one counts as naming a competitor."""
     cues: str = ""
     """A TOML file of this workspace with phrases of its own, added to ours."""
-    languages: list[Annotated[str, AfterValidator(_language)]] = Field(default_factory=list)
+    languages: list[Language] = Field(default_factory=list)
     """Which of our lists are used; left out: all, because customers write in other languages than their account's."""
 
 
@@ -306,11 +237,10 @@ class Settings(Frozen):
     raw: str = "data/raw"
     """The folder in which a table lies, named as in the contract, when it has no section of its own."""
     tables: dict[str, TableMap] = Field(default_factory=dict)
-    targets: Annotated[dict[Annotated[str, AfterValidator(_target)], TargetSettings],
-                       AfterValidator(_curves)] = Field(default_factory=dict)
+    targets: Annotated[dict[TargetName, TargetSettings], AfterValidator(_curves)] = Field(default_factory=dict)
     features: FeatureSettings = FeatureSettings()
     text: TextSettings = TextSettings()
-    engine: Annotated[str, AfterValidator(_engine)] = "duckdb"
+    engine: Engine = "duckdb"
     """Where features are computed: 'duckdb', 'spark', or 'postgresql://${DB_USER}:${DB_PASSWORD}@host/db'."""
     engine_options: dict[str, str] = Field(default_factory=dict)
     """spark only: settings of a session that churnkit starts, as { "spark.master" = "spark://host:7077" }."""
