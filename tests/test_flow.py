@@ -18,7 +18,7 @@ from churnkit.cli import app
 from churnkit.cutoffs import moment
 from churnkit.jobs import setup
 from churnkit.jobs.fitting import suspected
-from churnkit.jobs.workspace import load_day, open_registry
+from churnkit.jobs.workspace import file_of, load_day, open_registry
 from churnkit.learning.splits import TrainingSet
 from churnkit.learning.targets import CHURN
 from churnkit.outreach.outbox import Outbox
@@ -172,7 +172,13 @@ def test_only_those_who_can_become_tasks_are_explained_unless_all_are_asked_for(
     assert any("--explain-all" in note for note in jobs.explain(folder, calm, at).notes)
     jobs.features(folder, moment(BEFORE))
     jobs.score(folder, moment(BEFORE), explain_all=True)
-    assert invoke("score", str(folder), "--at", AT, "--explain-all")[0] == 0
+    file = file_of(settings, "scores", "maintenance", moment(BEFORE))
+    earlier = pd.read_parquet(file)
+    earlier.assign(probability=0.5).to_parquet(file)
+    code, shown = invoke("score", str(folder), "--at", AT, "--explain-all")
+    assert code == 0
+    assert re.search(r"scored on 2026-10-04, \d+ were foretold to be positive and \d+ were", " ".join(shown.split()))
+    earlier.to_parquet(file)
     changed = load_day(settings, "reasons", at)["changed"]
     assert changed.str.contains("was .* on 4 October").any()
     assert changed.str.contains("new since 4 October").any()

@@ -124,11 +124,32 @@ def score_all(settings: Settings, tables: Tables, at: dt.datetime, *,
         why = champion.model.explain(told, top=6, catalog=store.catalog)
         why = _with_changes(settings, tables, store, target, why, told)
         save(settings, "reasons", target.name, at, why)
-        notes += _score_beside(settings, champion, frame, at)
+        notes += [*_level(settings, tables, champion, scores, at), *_score_beside(settings, champion, frame, at)]
         high = int((scores["band"] == "high").sum())
         rows.append({"target": target.name, "version": champion.version, "scored": len(scores), "high": high,
                      "explained": len(told), "skill": "proven" if champion.skill else "no skill"})
     return rows, notes
+
+
+def _level(settings: Settings, tables: Tables, champion: Champion, scores: pd.DataFrame, at: dt.datetime) -> list[str]:
+    """Whether the day's scores hold their level, and those that the same version gave on the newest day whose outcomes
+    are known.
+    """
+    from churnkit.learning.labels import label
+    from churnkit.learning.level import missed, moved
+    from churnkit.signals.points import prediction_points
+
+    target = champion.model.target
+    said = [moved(champion.model, scores["probability"].to_numpy(dtype=float))]
+    try:
+        before = load_before(settings, "scores", target.name, at - target.window + dt.timedelta(seconds=1))
+    except FeatureError as error:
+        log.warning("what came of earlier scores for %s is not told: %s", target.name, error)
+        before = None
+    if before is not None and champion.version in set(before[1]["model_version"]):
+        points = prediction_points(tables, target.entity, at=before[0].to_pydatetime())
+        said.append(missed(before[1], label(target, tables, points)))
+    return [one for one in said if one]
 
 
 def _with_changes(settings: Settings, tables: Tables, store: Store, target: Target,

@@ -51,7 +51,8 @@ class Model:
 
     After `fit`: `booster_` is LightGBM's, `features` its inputs in order, `levels` the categories' words, `rounds` the
     iterations, `blend` how trees and logistic regression make the raw score, `calibration` the map from raw score to
-    probability, `baseline` the logistic regression, `base_rate` the share of positives,
+    probability, `baseline` the logistic regression, `base_rate` the share of positives, `shares` the lowest and the
+    highest of a cutoff,
     `notes` what a reader should know about the fit. Which share and which calibration, unless given, is chosen by what
     did best out of time. `params` are LightGBM's, where a search found better ones than the default.
     """
@@ -69,6 +70,7 @@ class Model:
         self.levels: dict[str, tuple[str, ...]] = {}
         self.rounds = 0
         self.base_rate = float("nan")
+        self.shares: tuple[float, ...] = ()
         self.calibration = Calibration()
         self.notes: tuple[str, ...] = ()
         self._booster: lgb.Booster | None = None
@@ -112,6 +114,8 @@ class Model:
         self.features = tuple(train.X.columns)
         self.levels = word_levels(train.X)
         self.base_rate = float(y.mean())
+        shares = train.y.groupby(train.keys["cutoff"].to_numpy()).mean()
+        self.shares = float(shares.min()), float(shares.max())
         x = self._matrix(train.X)
         weights = train.weights.to_numpy(dtype=float)
         self.rounds = rounds or self._stopped(train, x, y, weights)
@@ -224,6 +228,7 @@ class Model:
             "params": self.params,
             "rounds": self.rounds,
             "base_rate": self.base_rate,
+            "shares": list(self.shares),
             "notes": list(self.notes),
             "baseline": self.baseline.to_dict(),
         }
@@ -245,6 +250,7 @@ class Model:
             model._baseline = logistic.Baseline.from_dict(data["baseline"])
             model.blend = choice.Blend(**data.get("blend", {"share": 1.0, "trees": 1.0, "logistic": 0.0}))
             model.features, model.levels, model.rounds = data["features"], data["levels"], data["rounds"]
+            model.shares = tuple(data.get("shares", ()))
             model.base_rate, model.version, model.notes = data["base_rate"], data["version"], tuple(data["notes"])
         model.kind, model.share, model._booster = model.calibration.kind, model.blend.share, booster
         return model
