@@ -295,6 +295,12 @@ failures' code, or failure for those that name none."""
 LIVES = ("entity_id", "account_id", "cutoff", "target", "life_days", "cap_days")
 """One row per scored asset: the days it has left, and the cap beyond which it is only said to be more."""
 
+OFFER_KINDS = ("seats", "plan", "addon", "other")
+OFFERS = ("entity_id", "account_id", "cutoff", "target", "gain_monthly", "currency", "gain_skill", *OFFER_KINDS,
+          "kind_skill")
+"""One row per scored account: what it would gain a month if it expanded, and the chance of each kind, given that it
+does. Where `gain_skill` is false the usual share of MRR stands in, where `kind_skill` is, the usual shares of kinds."""
+
 LABELS = ("row_id", "entity_id", "account_id", "cutoff", "target", "label", "why_none", "kind", "value", "treated",
           "propensity")
 """`label` is 0, 1 or missing; `why_none` is '', censored, in the lead, not in the population, or retired."""

@@ -23,7 +23,7 @@ from churnkit.learning.splits import TrainingSet
 from churnkit.learning.targets import CHURN
 from churnkit.outreach.outbox import Outbox
 from churnkit.outreach.policy import Policy
-from churnkit.schemas import CURVES
+from churnkit.schemas import CURVES, OFFER_KINDS, OFFERS
 from churnkit.settings import load
 
 AT = "2026-11-01"
@@ -108,6 +108,27 @@ def test_when_stands_beside_whether(done):
         code, shown = invoke("explain", curves["entity_id"].iloc[0], str(folder), "--at", AT)
         assert code == 0
         assert f"in {curves['horizon_days'].max():g} days" in " ".join(shown.split())
+
+
+def test_how_much_and_what_stand_beside_whether(done):
+    """Every account scored for expansion has an offer: a month's gain, which its value rests on, and the kinds."""
+    folder, report = done
+    row = next(row for row in report.data["models"] if row["target"] == "expansion")
+    [file] = (folder / "state" / "offers" / "expansion").glob("*.parquet")
+    found, scores = pd.read_parquet(file), pd.read_parquet(folder / "state" / "scores" / "expansion" / file.name)
+    assert [*OFFERS, "model_version"] == list(found.columns)
+    assert scores["entity_id"].tolist() == found["entity_id"].tolist()
+    worth = load(folder).value.margin * load(folder).value.months
+    np.testing.assert_allclose(scores["value"], found["gain_monthly"] * worth)
+    assert {row["version"]} == set(found["model_version"])
+    notes = " ".join(report.notes)
+    for what, column in (("gains", "gain_skill"), ("kinds", "kind_skill")):
+        assert f"expansion {what}: " in notes
+        assert (row.get(what, {}).get("skill") == "proven") == found[column].all()
+        if what in row and row[what]["skill"] != "proven":
+            assert "stand in." in notes or "stands in." in notes
+    if "kinds" in row:
+        np.testing.assert_allclose(1, found[list(OFFER_KINDS)].sum(axis=1))
 
 
 def test_a_second_run_of_the_day_adds_nothing(done):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from churnkit.learning.backtest import Backtest
+    from churnkit.learning.beside import Beside
     from churnkit.learning.durations import Durations
     from churnkit.learning.splits import TrainingSet
     from churnkit.learning.targets import Target
@@ -102,7 +103,11 @@ def _train(settings: Settings, tables: Tables, target: Target, at: dt.datetime) 
         log.info("training the risk curve of %s over %s days", target.name, ", ".join(f"{day:g}" for day in days))
         spans = durations(target, tables, followed, edges(days))
         inputs = features.set_index("row_id").loc[spans.keys["row_id"], list(dataset.X)].reset_index(drop=True)
-        trained, said = _beside(trained, spans, inputs, days, settings.training.seed)
+        trained, said = _curved(trained, spans, inputs, days, settings.training.seed)
+        notes += said
+    if target.name == "expansion":
+        log.info("training how much and which kind of %s", target.name)
+        trained, said = _offered(trained, settings)
         notes += said
     version = open_registry(settings).register(trained, at=at, suspects=suspects)
     row = {"target": target.name, "version": version, **trained.evaluation.summary(),
@@ -118,23 +123,41 @@ def _train(settings: Settings, tables: Tables, target: Target, at: dt.datetime) 
     return row, notes
 
 
-def _beside(trained: Trained, spans: Durations, inputs: pd.DataFrame, days: Sequence[float],
+def _curved(trained: Trained, spans: Durations, inputs: pd.DataFrame, days: Sequence[float],
             seed: int) -> tuple[Trained, list[str]]:
     """The training with its curve, and for assets with components and remaining life; what cannot be is said."""
     from churnkit.learning.curves import train_curve
     from churnkit.learning.upkeep import train_components, train_life
 
-    notes, test_at, name = [], trained.splits.test_at.to_pydatetime(), spans.target.name
+    test_at, name = trained.splits.test_at.to_pydatetime(), spans.target.name
     try:
         found = train_curve(spans, inputs, days, test_at=test_at, seed=seed)
     except ModelError as error:
         return trained, [f"{name} curve: not trained. {str(error).removeprefix(f'{name}: ')}"]
     trained = replace(trained, curve=found)
-    notes.append(found.evaluation.says())
-    more = {"components": train_components, "life": train_life} if spans.target.entity == "asset" else {}
+    more: dict[str, Callable[[], Beside]] = {
+        "components": lambda: train_components(spans, inputs, test_at=test_at, seed=seed),
+        "life": lambda: train_life(spans, inputs, test_at=test_at, seed=seed)}
+    trained, notes = _beside(trained, more if spans.target.entity == "asset" else {})
+    return trained, [found.evaluation.says(), *notes]
+
+
+def _offered(trained: Trained, settings: Settings) -> tuple[Trained, list[str]]:
+    """The training of an expansion with how much it brings and which kind it is; what cannot be is said."""
+    from churnkit.learning.offers import train_gains, train_kinds
+
+    rows, test_at, seed = trained.data, trained.splits.test_at.to_pydatetime(), settings.training.seed
+    prior = settings.value.expansion_share
+    return _beside(trained, {"gains": lambda: train_gains(rows, test_at=test_at, prior=prior, seed=seed),
+                             "kinds": lambda: train_kinds(rows, test_at=test_at, seed=seed)})
+
+
+def _beside(trained: Trained, more: Mapping[str, Callable[[], Beside]]) -> tuple[Trained, list[str]]:
+    """The training with what else is told; one that cannot be trained stops no other."""
+    notes, name = [], trained.model.target.name
     for what, fit in more.items():
         try:
-            one = fit(spans, inputs, test_at=test_at, seed=seed)
+            one = fit()
         except ModelError as error:
             notes.append(f"{name} {what}: not trained. {str(error).removeprefix(f'{name}: ')}")
         else:

@@ -115,7 +115,8 @@ def score_all(settings: Settings, tables: Tables, at: dt.datetime, *,
         points = prediction_points(tables, target.entity, at=at)
         frame = store.read(points, target)
         log.info("scoring %d rows for %s with %s", len(frame), target.name, champion.version)
-        scores = stakes(champion.model.predict(frame), frame, tables).assign(skill=champion.skill)
+        gains = champion.gains.predict(frame) if champion.gains and "gains" in champion.proven else None
+        scores = stakes(champion.model.predict(frame), frame, tables, gains).assign(skill=champion.skill)
         save(settings, "scores", target.name, at, scores)
         told = frame
         if policy is not None:  # a model without proven skill opens no task, whatever it says
@@ -124,7 +125,8 @@ def score_all(settings: Settings, tables: Tables, at: dt.datetime, *,
         why = champion.model.explain(told, top=6, catalog=store.catalog)
         why = _with_changes(settings, tables, store, target, why, told)
         save(settings, "reasons", target.name, at, why)
-        notes += [*_level(settings, tables, champion, scores, at), *_score_beside(settings, champion, frame, at)]
+        notes += [*_level(settings, tables, champion, scores, at),
+                  *_score_beside(settings, champion, frame, scores, at)]
         high = int((scores["band"] == "high").sum())
         rows.append({"target": target.name, "version": champion.version, "scored": len(scores), "high": high,
                      "explained": len(told), "skill": "proven" if champion.skill else "no skill"})
@@ -173,29 +175,38 @@ def _with_changes(settings: Settings, tables: Tables, store: Store, target: Targ
     return since(why, features, Earlier(*before, then), store.catalog)
 
 
-def _score_beside(settings: Settings, champion: Champion, frame: pd.DataFrame, at: dt.datetime) -> list[str]:
-    """Curves, components and lives of everybody that was scored, into the files of that day; says which lack skill."""
-    from churnkit.learning.upkeep import lives
+def _score_beside(settings: Settings, champion: Champion, frame: pd.DataFrame, scores: pd.DataFrame,
+                  at: dt.datetime) -> list[str]:
+    """What stands beside the scores of everybody, into the files of that day; says what lacks skill."""
+    from churnkit.learning.offers import offers
+    from churnkit.learning.upkeep import components, lives
 
     name, found = champion.model.target.name, {}
     if champion.curve is not None:
-        found["curve"] = champion.curve.predict(frame)
+        found["curves"] = champion.curve.predict(frame).assign(skill="curve" in champion.proven)
         if champion.components is not None:
-            found["components"] = champion.components.predict(frame, found["curve"])
+            parts = components(champion.components, frame, found["curves"])
+            found["components"] = parts.assign(skill="components" in champion.proven)
     if champion.life is not None:
-        found["life"] = lives(champion.life, frame)
-    notes = []
-    for what, (folder, called) in _BESIDE.items():
-        if what not in found:
+        found["lives"] = lives(champion.life, frame).assign(skill="life" in champion.proven)
+    if name == "expansion":
+        worth = settings.value.margin * settings.value.months
+        found["offers"] = offers(scores, frame, worth, champion.kinds, champion.proven)
+    for folder in _BESIDE:
+        if folder in found:
+            save(settings, folder, name, at, found[folder].assign(model_version=champion.version))
+        else:
             file_of(settings, folder, name, at).unlink(missing_ok=True)  # of a version that had one
-            continue
-        skill = what in champion.proven
-        save(settings, folder, name, at, found[what].assign(model_version=champion.version, skill=skill))
-        if not skill:
-            notes.append(f"{name}: the {called} of {champion.version} has no proven skill.")
-    return notes
+    told = {what: said for what, said in _DOUBTS.items() if getattr(champion, what) is not None}
+    return [f"{name}: {said.format(version=champion.version)}" for what, said in told.items()
+            if what not in champion.proven]
 
 
-_BESIDE = {"curve": ("curves", "risk curve"), "components": ("components", "probability by component"),
-           "life": ("lives", "remaining life")}
-"""What stands beside a model: its folder of the day's files, and what it is called."""
+_BESIDE = ("curves", "components", "lives", "offers")
+"""Folders of the day's files that stand beside the scores."""
+_DOUBTS = {"curve": "the risk curve of {version} has no proven skill.",
+           "components": "the probability by component of {version} has no proven skill.",
+           "life": "the remaining life of {version} has no proven skill.",
+           "gains": "how much {version} foresees has no proven skill; the usual share of MRR stands in.",
+           "kinds": "the kinds of {version} have no proven skill; their usual shares stand in."}
+"""What is said of what stands beside a model where its skill is not proven."""

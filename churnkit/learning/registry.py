@@ -23,9 +23,10 @@ from churnkit.cutoffs import moment
 from churnkit.errors import ModelError
 from churnkit.learning.artefact import digest, hashes, model_hash, verified
 from churnkit.learning.estimators import CappedLife, Hazard
+from churnkit.learning.gains import Gains
+from churnkit.learning.kinds import Kinds
 from churnkit.learning.model import Model, data_hash
 from churnkit.learning.training import Trained
-from churnkit.learning.upkeep import Components
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
@@ -54,8 +55,8 @@ _FINGERPRINT, _SUSPECTS = "churnkit.fingerprint", "churnkit.suspects"
 class Champion(NamedTuple):
     """The model that scores: verified, with its version's name, whether its skill is proven, and what it has seen.
 
-    It learnt from data up to `at`: scores for an earlier day are no fair look back. `curve`, `components` and `life`
-    stand beside it where the target has them; `proven` names those of them whose skill is.
+    It learnt from data up to `at`: scores for an earlier day are no fair look back. `curve`, `components`, `life`,
+    `gains` and `kinds` stand beside it where the target has them; `proven` names those of them whose skill is.
     """
 
     model: Model
@@ -63,8 +64,10 @@ class Champion(NamedTuple):
     skill: bool
     at: dt.datetime
     curve: Hazard | None = None
-    components: Components | None = None
+    components: Kinds | None = None
     life: CappedLife | None = None
+    gains: Gains | None = None
+    kinds: Kinds | None = None
     proven: frozenset[str] = frozenset()
 
 
@@ -149,8 +152,10 @@ class Registry:
             parts = self._verified(version)
             model = Model.from_parts(parts)
             curve = Hazard.from_parts(parts) if "curve.json" in parts else None
-            components = Components.from_parts(parts) if "components.json" in parts else None
+            components = Kinds.from_parts(parts, "components") if "components.json" in parts else None
             life = CappedLife.from_parts(parts) if "life.json" in parts else None
+            gains = Gains.from_parts(parts) if "gains.json" in parts else None
+            kinds = Kinds.from_parts(parts) if "kinds.json" in parts else None
         if _definition(model) != version.tags.get("definition"):
             raise ModelError(
                 f"{_called(version)}: its feature list or target differs from what was registered. Train it again: "
@@ -158,7 +163,7 @@ class Registry:
             )
         model.version = _called(version)
         return Champion(model, model.version, _trusted(version.tags), moment(version.tags["at"]), curve, components,
-                        life, frozenset(json.loads(version.tags.get("proven_beside", "[]"))))
+                        life, gains, kinds, frozenset(json.loads(version.tags.get("proven_beside", "[]"))))
 
     def versions(self, name: str) -> pd.DataFrame:
         """Every version of a target's model, newest first: version, at, skill, log_loss_gain, role, model_hash."""
@@ -320,7 +325,7 @@ def _gain(trained: Trained) -> float:
 
 
 def _proven(trained: Trained) -> list[str]:
-    """What stands beside the model and has proven skill: curve, components, life."""
+    """What stands beside the model and has proven skill, by name."""
     curve = ["curve"] if trained.curve and trained.curve.evaluation.skill else []
     return [*curve, *(one.what for one in trained.beside if one.skill)]
 

@@ -11,12 +11,12 @@ import pandas as pd
 
 from churnkit.errors import ModelError
 from churnkit.learning.attributes import attributes
+from churnkit.learning.beside import Beside, Estimator
 from churnkit.learning.curves import Curved
 from churnkit.learning.evaluate import Evaluation, evaluate
 from churnkit.learning.model import Model
 from churnkit.learning.splits import KEYS, Timeline, TrainingSet, stop_cut, timeline
 from churnkit.learning.targets import Target
-from churnkit.learning.upkeep import Beside
 from churnkit.schemas import POINTS
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ __all__ = ["Trained", "TrainingSet", "train", "training_set"]
 class Trained:
     """What a training run gives: `model` was fitted on all matured rows, `holdout` on those that had closed before the
     test period; `evaluation` is the holdout's on the test period, used for nothing else. `curve` says when: the same
-    over several horizons, for targets that have them; `beside` holds what maintenance has more: components and life.
-    `trials` are those of the search for parameters, where there was one.
+    over several horizons, for targets that have them; `beside` holds what else is told: components and life of assets,
+    gains and kinds of expansions. `trials` are those of the search for parameters, where there was one.
     """
 
     model: Model
@@ -44,13 +44,13 @@ class Trained:
 
     def to_parts(self) -> dict[str, str]:
         """The texts of the model and of all that stands beside it."""
-        more = [*([self.curve.curve] if self.curve else []), *(one.estimator for one in self.beside)]
-        return {name: text for one in (self.model, *more) for name, text in one.to_parts().items()}
+        more: list[Estimator] = [self.curve.curve] if self.curve else []
+        return _parts([self.model, *more, *(one.estimator for one in self.beside)])
 
     def holdout_parts(self) -> dict[str, str]:
         """The same of the fits that the test period was kept from."""
-        more = [*([self.curve.holdout] if self.curve else []), *(one.holdout for one in self.beside)]
-        return {name: text for one in (self.holdout, *more) for name, text in one.to_parts().items()}
+        more: list[Estimator] = [self.curve.holdout] if self.curve else []
+        return _parts([self.holdout, *more, *(one.holdout for one in self.beside)])
 
 
 def training_set(target: Target, features: pd.DataFrame, labels: pd.DataFrame, groups: pd.DataFrame | None = None,
@@ -125,6 +125,11 @@ def train(target: Target, rows: TrainingSet, *, seed: int = 7, test_share: float
     evaluation = evaluate(holdout, test)
     model = Model(target, seed, holdout.kind, holdout.blend.share, params=params).fit(rows, rounds=holdout.rounds)
     return Trained(model, holdout, evaluation, cut, rows, trials=tried)
+
+
+def _parts(made: Iterable[Model | Estimator]) -> dict[str, str]:
+    """The texts of all of these, by their files' names."""
+    return {name: text for one in made for name, text in one.to_parts().items()}
 
 
 def _searched(pool: TrainingSet, trials: int, seed: int,

@@ -5,17 +5,17 @@ from __future__ import annotations
 import pandas as pd
 
 from churnkit.errors import ModelError
+from churnkit.learning.calibrate import Floats
+from churnkit.learning.gains import usual_share
 from churnkit.learning.labels import exchange, label, query
 from churnkit.learning.targets import EXPANSION, Target, configured
 from churnkit.schemas import POINTS
 from churnkit.signals.tables import Tables
 
-PRIOR = 20
-"""The expansion share of the settings counts as much as this many observed expansions."""
 _LOOK_BACK = 4
 
 
-def stakes(scores: pd.DataFrame, features: pd.DataFrame, tables: Tables) -> pd.DataFrame:
+def stakes(scores: pd.DataFrame, features: pd.DataFrame, tables: Tables, gains: Floats | None = None) -> pd.DataFrame:
     """The scores with `value` and `currency` filled in; missing where no price is known.
 
     Churn: MRR x margin x months. Expansion: expected MRR gained x margin x months. Maintenance: what a failure of
@@ -25,6 +25,8 @@ def stakes(scores: pd.DataFrame, features: pd.DataFrame, tables: Tables) -> pd.D
         scores: `schemas.SCORES` of one or more targets.
         features: The features frame that was scored; its `mrr` is used where it has one.
         tables: The raw tables, with the settings of value, rates and currency.
+        gains: The MRR that each row's expansion would gain, where a model with proven skill tells it; else it is the
+            usual share of the account's MRR.
 
     Raises:
         ModelError: If a target has no price.
@@ -40,7 +42,10 @@ def stakes(scores: pd.DataFrame, features: pd.DataFrame, tables: Tables) -> pd.D
         if target == "churn":
             value[mine] = mrr[mine] * worth
         elif target == "expansion":
-            value[mine] = mrr[mine] * gain_share(tables, scores.loc[mine, "cutoff"].max()) * worth
+            if gains is None:
+                value[mine] = mrr[mine] * gain_share(tables, scores.loc[mine, "cutoff"].max()) * worth
+            else:
+                value[mine] = gains[mine.to_numpy()] * worth
         elif target == "maintenance":
             value[mine] = _failure_cost(scores[mine], mrr[mine], tables)
         else:
@@ -54,7 +59,7 @@ def stakes(scores: pd.DataFrame, features: pd.DataFrame, tables: Tables) -> pd.D
 def gain_share(tables: Tables, at: pd.Timestamp) -> float:
     """Expected gain of an expansion as a share of MRR: the mean of those closed by `at`, drawn to the setting.
 
-    The mean is taken over the last few windows; the setting counts as `PRIOR` expansions.
+    The mean is taken over the last few windows; the setting counts as `gains.PRIOR` expansions.
     """
     prior = tables.settings.value.expansion_share
     target: Target = configured(EXPANSION, tables.settings)
@@ -66,11 +71,8 @@ def gain_share(tables: Tables, at: pd.Timestamp) -> float:
     points = points.assign(row_id=range(len(points)), entity="account", entity_id=points["account_id"])[list(POINTS)]
     seen = label(target, tables, points)
     seen = seen[(seen["label"] == 1).fillna(False) & seen["value"].notna()]
-    paid = _monthly(seen, tables, exchange(tables))
-    shares = (seen["value"] / paid)[paid > 0].clip(
-        upper=3.0
-    )  # a few that grew out of nothing must not set the price of all
-    return float((shares.sum() + PRIOR * prior) / (len(shares) + PRIOR))
+    paid = _monthly(seen, tables, exchange(tables)).to_numpy()
+    return usual_share(seen["value"].to_numpy(dtype=float), paid, prior)
 
 
 def _mrr(scores: pd.DataFrame, features: pd.DataFrame, tables: Tables, rates: dict[str, float]) -> pd.Series:

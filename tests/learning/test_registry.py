@@ -144,6 +144,29 @@ def test_components_and_life_come_back_too(registry, curved):
     assert [one.what for one in beside if one.skill]
 
 
+def test_gains_and_kinds_come_back_too_and_a_changed_one_is_refused(registry, trained):
+    """As they were, with those of them named whose skill is proven."""
+    from test_offers import sold
+
+    from churnkit.learning.offers import train_gains, train_kinds
+
+    rows = sold(entities=200)
+    when = rows.cutoffs[12].to_pydatetime()
+    beside = (train_gains(rows, test_at=when, prior=0.3), train_kinds(rows, test_at=when))
+    registry.register(replace(trained, beside=beside), at=AT)
+    champion = registry.champion("churn")
+    assert beside[0].estimator.predict(rows.X).tolist() == champion.gains.predict(rows.X).tolist()
+    assert beside[1].estimator.shares(rows.X).tolist() == champion.kinds.shares(rows.X).tolist()
+    assert {one.what for one in beside if one.skill} == champion.proven
+    run = registry._client.get_run(registry._client.get_registered_model("churn").latest_versions[0].run_id).data
+    assert run.metrics["gains.foreseen"] == pytest.approx(beside[0].more["foreseen"])
+    assert run.params["kinds.verdict"] == beside[1].says()
+    path = next(registry.artifacts.rglob("MLmodel")).parent / "artifacts" / "gains.json"
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(ModelError, match=r"'artifacts/gains.json' was changed since it was registered"):
+        registry.champion("churn")
+
+
 @pytest.mark.parametrize("file", ["artifacts/curve.txt", "artifacts/curve.json"])
 def test_a_changed_curve_is_refused_before_it_is_read(registry, curved, file):
     registry.register(curved[0], at=AT)

@@ -12,7 +12,9 @@ from test_estimators import START, lived
 from churnkit.errors import ModelError
 from churnkit.learning.durations import DAY
 from churnkit.learning.estimators import Hazard
-from churnkit.learning.upkeep import Components, lives, train_components, train_life
+from churnkit.learning.kinds import Kinds
+from churnkit.learning.upkeep import components as by_component
+from churnkit.learning.upkeep import lives, train_components, train_life
 from churnkit.schemas import COMPONENTS, LIVES
 
 TEST_AT = START + 28 * 12 * DAY
@@ -47,7 +49,7 @@ def test_components_add_up_to_the_curve(book, components):
     x, spans, _ = book
     frame = pd.concat([spans.keys, x], axis=1).head(20)
     curves = Hazard("churn", (30, 60, 90, 180)).fit(x, spans, rounds=10).predict(frame)
-    found = components.estimator.predict(frame, curves)
+    found = by_component(components.estimator, frame, curves)
     assert list(COMPONENTS) == list(found.columns)
     assert len(curves) * 2 == len(found)
     total = found.groupby(["entity_id", "horizon_days"], sort=False)["probability"].sum()
@@ -58,16 +60,15 @@ def test_components_add_up_to_the_curve(book, components):
 def test_seldom_and_unnamed_components_are_one(book):
     """They are still counted, as failures that name none."""
     x, spans, _ = book
-    rare = spans.kinds.copy()
-    some = np.flatnonzero(spans.event)
-    rare[some[:5]] = "belt"
-    rare[some[5:40]] = "failure"
-    found = Components("maintenance").fit(x, replace(spans, kinds=np.where(spans.labels == 1, rare, None)), rounds=10)
+    x, kinds = x[spans.event], spans.kind[spans.event]
+    kinds[:5] = "belt"
+    kinds[5:40] = None
+    found = Kinds("maintenance", "components").fit(x, kinds, rounds=10)
     assert ("fan", "pump", "failure") == found.words
-    assert 40 / len(some) == pytest.approx(found.usual[2])
+    assert 40 / len(kinds) == pytest.approx(found.usual[2])
     np.testing.assert_allclose(1, found.shares(x).sum(axis=1))
-    with pytest.raises(ModelError, match=r"0 components have 10 failures or more.*as `code` in asset_events"):
-        Components("maintenance").fit(x, replace(spans, kinds=np.where(spans.labels == 1, "failure", None)))
+    with pytest.raises(ModelError, match=r"0 components came 10 times or more.*as `code` in asset_events"):
+        Kinds("maintenance", "components").fit(x, np.full(len(x), "failure", dtype=object))
 
 
 def test_inputs_that_tell_nothing_have_no_skill(book):
@@ -109,13 +110,13 @@ def test_the_test_period_touches_nothing_of_either_holdout(book, components):
 def test_components_are_kept_as_text(book, components):
     x, _, _ = book
     parts = components.estimator.to_parts()
-    again = Components.from_parts(parts)
+    again = Kinds.from_parts(parts, "components")
     assert parts == again.to_parts()
     assert components.estimator.shares(x).tolist() == again.shares(x).tolist()
     with pytest.raises(ModelError, match="not of one components"):
-        Components.from_parts({**parts, "components.json": parts["components.json"].replace("speed", "pace")})
+        Kinds.from_parts({**parts, "components.json": parts["components.json"].replace("speed", "pace")}, "components")
     with pytest.raises(ModelError, match="not fitted"):
-        Components("maintenance").shares(x)
+        Kinds("maintenance", "components").shares(x)
 
 
 def test_no_test_rows_are_an_error_with_the_mend(book):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 from test_labels import at, sub, subscriptions
 
 from churnkit.errors import ModelError
-from churnkit.learning.value import PRIOR, gain_share, stakes
+from churnkit.learning.gains import PRIOR
+from churnkit.learning.value import gain_share, stakes
 from churnkit.settings import Settings
 from churnkit.signals.tables import Tables
 
@@ -60,6 +62,13 @@ def test_expansion_draws_the_gains_seen_to_the_setting():
     expected = (1.0 + PRIOR * 0.3) / (1 + PRIOR)
     assert expected == pytest.approx(gain_share(book(grown), pd.Timestamp(at(300)) + pd.Timedelta(days=40)))
     assert gain_share(book(subscriptions(sub(-50))), pd.Timestamp(at(300))) == pytest.approx(0.3)
+
+
+def test_a_gain_that_a_model_tells_goes_before_the_usual_share():
+    """50 a month x 0.8 x 12; unknown where the model cannot tell."""
+    both = pd.concat([scores("expansion"), scores("expansion"), scores("churn")], ignore_index=True)
+    found = stakes(both, pd.DataFrame(), book(subscriptions(sub(-50))), np.array([50.0, np.nan, 7.0]))
+    assert found["value"].fillna(-1).tolist() == [480.0, -1.0, 960.0]
 
 
 def test_a_failure_costs_what_its_model_costs_else_months_of_mrr():
