@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from churnkit.errors import FeatureError, ModelError, did_you_mean
 from churnkit.jobs.learn import ensure
 from churnkit.jobs.report import HELD_BACK
-from churnkit.jobs.workspace import log, open_registry, open_store, targets
+from churnkit.jobs.workspace import NOW, log, open_registry, open_store, targets
 from churnkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from churnkit.learning.backtest import Backtest
     from churnkit.learning.beside import Beside
     from churnkit.learning.durations import Durations
+    from churnkit.learning.profit import Terms
     from churnkit.learning.splits import TrainingSet
     from churnkit.learning.targets import Target
     from churnkit.learning.training import Trained
@@ -109,8 +110,13 @@ def _train(settings: Settings, tables: Tables, target: Target, at: dt.datetime) 
         log.info("training how much and which kind of %s", target.name)
         trained, said = _offered(trained, settings)
         notes += said
-    version = open_registry(settings).register(trained, at=at, suspects=suspects)
+    pay, said = _terms(settings, tables, dataset.since(trained.splits.test_at))
+    registry = open_registry(settings)
+    version = registry.register(trained, at=at, suspects=suspects, terms=pay, now=NOW.get())
+    decided = registry.decision(version)
+    notes += [*said, *([f"{target.name}: {decided.says(version)}"] if decided else [])]
     row = {"target": target.name, "version": version, **trained.evaluation.summary(),
+           "promotion": decided.to_dict() if decided else None,
            "curve": trained.curve.evaluation.summary() if trained.curve else None,
            **{one.what: one.summary() for one in trained.beside}}
     if suspects:
@@ -217,18 +223,10 @@ def _backtest(settings: Settings, tables: Tables, target: Target, at: dt.datetim
               by_entity: bool) -> tuple[Backtest, list[str]]:
     from churnkit.learning.backtest import backtest
     from churnkit.learning.model import Model
-    from churnkit.learning.profit import terms
-    from churnkit.learning.value import stakes
 
     seed = settings.training.seed
     rows = _dataset(settings, tables, target, at)
-    points = rows.keys[["entity_id", "account_id", "cutoff"]].assign(target=target.name)
-    stake = float(stakes(points, rows.X.assign(entity_id=points["entity_id"]), tables)["value"].mean())
-    notes = []
-    try:
-        pay = terms(target, settings, stake)
-    except ModelError as error:
-        pay, notes = None, [f"{target.name}: no figures of profit. {error}"]
+    pay, notes = _terms(settings, tables, rows)
     champion = open_registry(settings).champion(target.name)
     made = champion.model.refit if champion is not None and {*champion.model.features} <= {*rows.X} else None
     if champion is not None:
@@ -240,6 +238,20 @@ def _backtest(settings: Settings, tables: Tables, target: Target, at: dt.datetim
     recipe = Model(target, seed=seed)
     return backtest(rows, folds=folds, by_entity=by_entity, terms=pay, champion=made, recipe=recipe.refit,
                     seed=seed), notes
+
+
+def _terms(settings: Settings, tables: Tables, rows: TrainingSet) -> tuple[Terms | None, list[str]]:
+    """What a contact costs and brings, by the settings and the mean of what is at stake in the rows; or why not."""
+    from churnkit.learning.profit import terms
+    from churnkit.learning.value import stakes
+
+    name = rows.target.name
+    points = rows.keys[["entity_id", "account_id", "cutoff"]].assign(target=name)
+    stake = float(stakes(points, rows.X.assign(entity_id=points["entity_id"]), tables)["value"].mean())
+    try:
+        return terms(rows.target, settings, stake), []
+    except ModelError as error:
+        return None, [f"{name}: no figures of profit. {error}"]
 
 
 def _absent(store: Store, settings: Settings, groups: pd.DataFrame) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 from made_rows import made
@@ -46,3 +47,10 @@ def registry(empty_mlflow, tmp_path):
 
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     return Registry(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts")
+
+
+@pytest.fixture(scope="session")
+def weak(rows):
+    """A run that sees half of what matters, although the rows have all; its skill is taken for proven."""
+    run = train(CHURN, replace(rows, X=rows.X[["events_28d", "mrr"]]))
+    return replace(run, evaluation=replace(run.evaluation, skill=True), data=rows)

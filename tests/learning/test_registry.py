@@ -14,25 +14,34 @@ import pytest
 
 from churnkit.errors import ModelError
 from churnkit.learning.artefact import model_hash
+from churnkit.learning.profit import Terms
+from churnkit.learning.promotion import Decision
 from churnkit.learning.registry import Registry
 
 AT = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+PAY = Terms(value=1000, contact_cost=50, capacity=20)
+
+
+class KilledError(BaseException):
+    """Stands for SIGKILL."""
+
+
+def killed(*_args, **_kwargs):
+    raise KilledError
 
 
 @pytest.fixture
 def registered(registry, trained):
     """A registry with one skilled version, and the folder of its artefact."""
     registry.register(trained, at=AT)
-    return registry, next(registry.artifacts.rglob("MLmodel")).parent
+    return registry, next(registry.tracking.artifacts.rglob("MLmodel")).parent
 
 
-def other(trained, *, skill=True, loss=0.0, seed=8):
-    """The same run with another verdict, another log loss and another seed."""
-    table = trained.evaluation.table.copy()
-    table.loc["log_loss", "model"] += loss
+def other(trained, *, skill=True, seed=8):
+    """The same run with another verdict and another seed."""
     model = type(trained.model).from_parts(trained.model.to_parts())
     model.seed = seed
-    return replace(trained, model=model, evaluation=replace(trained.evaluation, skill=skill, table=table))
+    return replace(trained, model=model, evaluation=replace(trained.evaluation, skill=skill))
 
 
 def test_there_is_no_champion_before_the_first_training(registry):
@@ -57,14 +66,63 @@ def test_the_same_run_is_registered_once(registered, trained):
     assert [model_hash(parts)] == registry.versions("churn")["model_hash"].tolist()
 
 
-@pytest.mark.parametrize(
-    ("skill", "loss", "champion"), [(True, -0.01, "churn-2"), (True, 0.01, "churn-1"), (False, -0.01, "churn-1")]
-)
-def test_a_newer_version_must_prove_skill_and_be_no_worse(registered, trained, skill, loss, champion):
-    registry, _ = registered
-    registry.register(other(trained, skill=skill, loss=loss), at=AT)
+@pytest.mark.parametrize(("first", "second", "skill", "champion"), [
+    ("weak", "trained", True, "churn-2"), ("weak", "trained", False, "churn-1"), ("trained", "weak", True, "churn-1")])
+def test_a_newer_version_must_prove_skill_and_earn_more(registry, request, first, second, skill, champion):
+    """The decision and its figures are kept on the version and beside its run."""
+    registry.register(request.getfixturevalue(first), at=AT)
+    version = registry.register(other(request.getfixturevalue(second), skill=skill), at=AT, terms=PAY)
     assert champion == registry.champion("churn").version
-    assert {"champion", "challenger"} >= set(registry.versions("churn")["role"]) - {""}
+    roles = {"churn-1": "", "churn-2": "champion"} if champion == "churn-2" else {"churn-1": "champion",
+                                                                                  version: "challenger"}
+    assert roles == dict(registry.versions("churn")[["version", "role"]].itertuples(index=False))
+    found = registry.decision(version)
+    assert (champion == "churn-2", "compared" if skill else "barred") == (found.promoted, found.rule)
+    client = registry.tracking.client
+    run = client.get_model_version("churn", "2").run_id
+    kept = json.loads((registry.tracking.artifacts / run / "artifacts" / "promotion.json").read_text())
+    assert found == Decision.from_dict(kept)
+    if skill:
+        assert (found.comparison.value, found.comparison.capacity) == (PAY.value, PAY.capacity)
+
+
+def test_a_changed_holdout_is_not_compared(registry, weak, trained):
+    """It is not even parsed; the champion goes on, and a person may decide."""
+    registry.register(weak, at=AT)
+    text = next(registry.tracking.artifacts.rglob("holdout/model.txt"))
+    text.write_bytes(text.read_bytes() + b" ")
+    assert registry.register(trained, at=AT) == "churn-2"
+    found = registry.decision("churn-2")
+    assert (found.promoted, found.rule) == (False, "undecided")
+    assert "the holdout fit of churn-1: 'model.txt' was changed since it was registered" in found.why
+    assert registry.champion("churn").version == "churn-1"
+
+
+def test_another_training_mends_a_champion_whose_files_were_changed(registered, trained):
+    """As the error says: the same run again gives a new version, and that one scores."""
+    registry, folder = registered
+    (folder / "scorer.py").write_text("print('not ours')")
+    with pytest.raises(ModelError, match="train again: churnkit train"):
+        registry.champion("churn")
+    assert registry.register(trained, at=AT) == "churn-2"
+    assert registry.champion("churn").version == "churn-2"
+    assert registry.decision("churn-2").rule == "champion broken"
+
+
+@pytest.mark.parametrize("step", ["log_text", "set_model_version_tag", "set_registered_model_alias",
+                                  "set_registered_model_tag"])
+def test_a_kill_amid_the_decision_leaves_one_champion_and_is_made_up_for(registry, weak, trained, step, monkeypatch):
+    """The same training again ends as if there had been none: one version more, one champion, the history whole."""
+    registry.register(weak, at=AT)
+    with monkeypatch.context() as patch:
+        patch.setattr(registry.tracking.client, step, killed)
+        with pytest.raises(KilledError):
+            registry.register(trained, at=AT)
+    assert registry.champion("churn").version in {"churn-1", "churn-2"}
+    assert registry.register(trained, at=AT) == "churn-2"
+    assert registry.champion("churn").version == "churn-2"
+    assert [(None, "1"), ("1", "2")] == [(one.old, one.new) for one in registry.history("churn")]
+    assert ["champion", ""] == registry.versions("churn")["role"].tolist()
 
 
 def test_a_version_without_skill_says_so_in_its_name(registry, trained):
@@ -75,12 +133,13 @@ def test_a_version_without_skill_says_so_in_its_name(registry, trained):
     assert registry.champion("churn").skill
 
 
-def test_a_version_with_suspect_features_is_no_champion(registered, trained):
+def test_a_version_with_suspect_features_is_no_champion(registry, weak, trained):
     """However good it is; and alone it counts as without skill, so that it makes no tasks."""
-    registry, _ = registered
-    assert registry.register(other(trained, loss=-0.1), at=AT, suspects=["mrr"]) == "churn-2 (suspect features)"
+    registry.register(weak, at=AT)
+    assert registry.register(trained, at=AT, suspects=["mrr"]) == "churn-2 (suspect features)"
     assert registry.champion("churn").version == "churn-1"
-    assert registry.register(other(trained, loss=-0.1), at=AT) == "churn-3"  # let pass, it is registered anew
+    assert "that may know the outcome (mrr)" in registry.decision("churn-2").why
+    assert registry.register(trained, at=AT) == "churn-3"  # let pass, it is registered anew
     assert registry.champion("churn").version == "churn-3"
 
 
@@ -117,13 +176,15 @@ def test_the_curve_comes_back_with_the_champion(registry, curved):
     champion = registry.champion("churn")
     assert run.curve.evaluation.skill == ("curve" in champion.proven)
     assert run.curve.curve.probability(x).tolist() == champion.curve.probability(x).tolist()
-    logged = registry._client.get_run(registry._client.get_model_version("churn", "1").run_id).data.metrics
+    client = registry.tracking.client
+    logged = client.get_run(client.get_model_version("churn", "1").run_id).data.metrics
     expected = run.curve.evaluation.horizons.loc[90.0, "auc"]
     assert expected == pytest.approx(logged["curve.auc.90d"])
-    folder = next(registry.artifacts.rglob("MLmodel")).parent
+    folder = next(registry.tracking.artifacts.rglob("MLmodel")).parent
     kept = {path.relative_to(folder.parent).as_posix() for path in folder.parent.rglob("*")}
     assert {"curve.csv", "holdout/curve.txt", "model/artifacts/curve.txt", "model/artifacts/curve.json"} <= kept
-    registry.register(other(replace(run, curve=None), loss=-0.01), at=AT)
+    registry.register(other(replace(run, curve=None)), at=AT)
+    registry.promote("churn-2", by="me", why="to see", now=AT)
     assert registry.champion("churn").curve is None
 
 
@@ -158,10 +219,11 @@ def test_gains_and_kinds_come_back_too_and_a_changed_one_is_refused(registry, tr
     assert beside[0].estimator.predict(rows.X).tolist() == champion.gains.predict(rows.X).tolist()
     assert beside[1].estimator.shares(rows.X).tolist() == champion.kinds.shares(rows.X).tolist()
     assert {one.what for one in beside if one.skill} == champion.proven
-    run = registry._client.get_run(registry._client.get_registered_model("churn").latest_versions[0].run_id).data
+    client = registry.tracking.client
+    run = client.get_run(client.get_model_version("churn", "1").run_id).data
     assert run.metrics["gains.foreseen"] == pytest.approx(beside[0].more["foreseen"])
     assert run.params["kinds.verdict"] == beside[1].says()
-    path = next(registry.artifacts.rglob("MLmodel")).parent / "artifacts" / "gains.json"
+    path = next(registry.tracking.artifacts.rglob("MLmodel")).parent / "artifacts" / "gains.json"
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(ModelError, match=r"'artifacts/gains.json' was changed since it was registered"):
         registry.champion("churn")
@@ -170,7 +232,7 @@ def test_gains_and_kinds_come_back_too_and_a_changed_one_is_refused(registry, tr
 @pytest.mark.parametrize("file", ["artifacts/curve.txt", "artifacts/curve.json"])
 def test_a_changed_curve_is_refused_before_it_is_read(registry, curved, file):
     registry.register(curved[0], at=AT)
-    path = next(registry.artifacts.rglob("MLmodel")).parent / file
+    path = next(registry.tracking.artifacts.rglob("MLmodel")).parent / file
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(ModelError, match=f"'{file}' was changed since it was registered"):
         registry.champion("churn")
@@ -191,14 +253,15 @@ def test_a_copied_workspace_reads_and_writes_its_own_artefacts(registered, train
     """MLflow keeps full paths: the copy must neither trust nor fill the folder that it came from."""
     registry, _ = registered
     state = tmp_path / "copy"
-    shutil.copytree(registry.artifacts.parent, state)
-    copy = Registry(f"sqlite:///{state / Path(registry.uri).name}", state / registry.artifacts.name)
-    before = len(list(registry.artifacts.rglob("MLmodel")))
+    shutil.copytree(registry.tracking.artifacts.parent, state)
+    copy = Registry(f"sqlite:///{state / Path(registry.tracking.uri).name}", state / registry.tracking.artifacts.name)
+    before = len(list(registry.tracking.artifacts.rglob("MLmodel")))
     assert copy.champion("churn").version == "churn-1"
-    copy.register(other(trained, loss=-0.01), at=AT)
+    copy.register(other(trained), at=AT)
+    copy.promote("churn-2", by="me", why="to see", now=AT)
     assert copy.champion("churn").version == "churn-2"
-    assert (before, before + 1) == tuple(len(list(one.artifacts.rglob("MLmodel"))) for one in (registry, copy))
-    for text in copy.artifacts.rglob("model.txt"):
+    assert (before, before + 1) == tuple(len(list(one.tracking.artifacts.rglob("MLmodel"))) for one in (registry, copy))
+    for text in copy.tracking.artifacts.rglob("model.txt"):
         text.write_text("changed")
     with pytest.raises(ModelError, match="was changed since it was registered"):
         copy.champion("churn")
@@ -222,7 +285,7 @@ def test_the_artefact_holds_text_alone(registered):
 
 def test_figures_plots_and_both_fits_are_logged(registered, trained):
     registry, folder = registered
-    client = registry._client
+    client = registry.tracking.client
     run = client.get_run(client.get_model_version("churn", "1").run_id)
     assert float(run.data.metrics["auc.model"]) == pytest.approx(trained.evaluation.table.loc["auc", "model"])
     assert str(trained.model.rounds) == run.data.params["rounds"]
@@ -250,7 +313,7 @@ def test_other_peoples_tools_get_the_same_probabilities(registered, trained, boo
 
 def test_nothing_below_this_file_needs_a_network_or_git():
     """The switches stand in the door's own text, before MLflow is imported."""
-    from churnkit.learning import registry as door
+    from churnkit.learning import tracking as door
 
     text = Path(door.__file__).read_text()
     assert text.index("MLFLOW_DISABLE_TELEMETRY") < text.index("import mlflow")
@@ -260,12 +323,6 @@ def test_nothing_below_this_file_needs_a_network_or_git():
 def test_a_new_database_appears_whole(tmp_path, monkeypatch):
     """A kill amid MLflow's migrations leaves nothing at the database's place, and the next run makes it anew."""
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-
-    class KilledError(BaseException):
-        """Stands for SIGKILL."""
-
-    def killed(*_args, **_kwargs):
-        raise KilledError
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", killed)

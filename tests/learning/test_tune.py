@@ -121,7 +121,7 @@ def test_a_training_run_keeps_the_best_parameters_and_every_trial(rows, registry
     assert trained.model.params == json.loads(parts["model.json"])["params"] == Model.from_parts(parts).params
     assert trained.holdout.params == trained.model.params
     registry.register(trained, at=moment("2026-01-01"))
-    runs = registry._client.search_runs([registry._experiment()], order_by=["attributes.start_time"])
+    runs = registry.tracking.client.search_runs([registry.tracking._experiment()], order_by=["attributes.start_time"])
     parent = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
     nested = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert TRIALS == len(nested) == int(parent.data.params["trials"])
