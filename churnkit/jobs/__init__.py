@@ -9,16 +9,12 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from churnkit.errors import FeatureError
-from churnkit.jobs import act, fitting, learn
+from churnkit.jobs import act, fitting, learn, told
 from churnkit.jobs.report import HELD_BACK, Report
 from churnkit.jobs.workspace import entities, load_day, open_outbox, open_registry, open_store, read, targets, workspace
 from churnkit.settings import load
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["Report", "backtest", "check", "explain", "features", "impact", "plan", "run", "score", "sync", "train",
            "workspace"]
@@ -123,7 +119,7 @@ def explain(folder: Path, entity: str, at: dt.datetime) -> Report:
     notes = [f"{row.target}: {row.probability:.1%} ({row.band}), {row.value:,.0f} {row.currency} at stake, by "
              f"{row.model_version}"
              + ("" if row.skill else "; this model has no proven skill") for row in mine.itertuples()]
-    notes += _curve_notes(load_day(settings, "curves", at), mine["entity_id"])
+    notes += told.beside(settings, at, mine["entity_id"])
     notes += [f"open task, due {task.due}: {task.title}" for task in tasks if not task.ghost]
     notes += [f"the features of {one} at {at:%Y-%m-%d} were computed anew on {when:%Y-%m-%d} ({names}), from data that "
               "came later; if it was scored before that, score the day again"
@@ -141,19 +137,6 @@ def explain(folder: Path, entity: str, at: dt.datetime) -> Report:
     data = {"scores": mine.to_dict("records"), "reasons": both.to_dict("records"),
             "tasks": [task.to_dict() for task in tasks]}
     return Report("explain", rows=rows, notes=notes, data=data)
-
-
-def _curve_notes(curves: pd.DataFrame | None, ids: pd.Series) -> list[str]:
-    """Each entity's risk over the horizons, in a sentence."""
-    if curves is None:
-        return []
-    notes = []
-    for (entity, target), rows in curves[curves["entity_id"].isin(ids)].groupby(["entity_id", "target"], sort=False):
-        told = ", ".join(f"{row.probability:.1%} in {row.horizon_days:g} days" for row in rows.itertuples())
-        first = rows.iloc[0]
-        half = f"; it comes to half of such by day {first['median_days']:.0f}" if first["median_days"] > 0 else ""
-        notes.append(f"{target} of {entity}: {told}{half}" + ("" if first["skill"] else "; no proven skill"))
-    return notes
 
 
 def impact(folder: Path, at: dt.datetime) -> Report:

@@ -32,7 +32,9 @@ def plan(settings: Settings, tables: Tables, at: dt.datetime, *, dry_run: bool) 
     from churnkit.outreach.plan import plan as make
 
     outbox = open_outbox(settings)
-    known = ChainMap({"moods": _moods(tables, at)}, cast("MutableMapping[str, pd.DataFrame]", tables))  # only read
+    offers = load_day(settings, "offers", at)
+    more = {"moods": _moods(tables, at), **({} if offers is None else {"offers": offers})}
+    known = ChainMap(more, cast("MutableMapping[str, pd.DataFrame]", tables))  # only read
     made = make(load_day(settings, "scores", at), load_day(settings, "reasons", at), known, policy_of(settings),
                 open_tasks=outbox.tasks(), at=at)
     if not dry_run:

@@ -30,8 +30,8 @@ from churnkit.learning.trees import (
 
 UNNAMED = {"components": "failure", "kinds": "other"}
 """The kind of what names none, and of kinds that came too seldom to be learnt."""
-_GIVE = {"components": "Give the failures' component as `code` in asset_events.",
-         "kinds": "Give plan and seats in subscriptions, and name plans and addons in order in [features]."}
+_GIVE = {"components": "give the failures' component as `code` in asset_events.",
+         "kinds": "give plan and seats in subscriptions, and name plans and addons in order in [features]."}
 
 
 class Kinds:
@@ -84,8 +84,9 @@ class Kinds:
         counts = pd.Series(kinds, dtype=object).value_counts()
         named = sorted(word for word in counts.index if word != self.unnamed and counts[word] >= FEWEST)
         if len(named) < 2:
-            raise ModelError(f"{self.name}: {len(named)} {self.what} came {FEWEST} times or more, so there are none to "
-                             f"tell apart. {_GIVE[self.what]}")
+            raise ModelError(f"{self.name}: fewer than two {self.what} came {FEWEST} times or more "
+                             f"({', '.join(named) or 'none'}), so there are none to tell apart. If there are more: "
+                             f"{_GIVE[self.what]}")
         self.words = tuple(named) if counts[named].sum() == len(kinds) else (*named, self.unnamed)
         y = self.codes(kinds)
         self.usual = np.bincount(y, minlength=len(self.words)) / len(y)

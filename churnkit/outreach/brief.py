@@ -25,6 +25,7 @@ TEMPLATE = """\
 **{{ name }}**{% if segment %} ({{ segment }}){% endif %} {{ says }}.
 {%- if chance %} {{ happens }} is {{ chance }}.{% endif %}
 {%- if stake %} {{ stakes }}: {{ stake }}.{% endif %}
+{%- if offer %} {{ offer }}.{% endif %}
 {%- if renewal %} {{ renewal }}.{% endif %}
 {%- if assets %} Equipment: {{ assets }}.{% endif %}
 {%- if contact %} Speak to {{ contact }}.{% endif %}
@@ -73,7 +74,8 @@ class Case:
 
     `why` are the reasons in words that speak for acting (at most three are shown), `against` those that speak against;
     for a rule play `why` holds the evidence. `news` may say beside each of `why` what it adds and what is new about it.
-    `probability` is missing where no model with proven skill gave one.
+    `probability` is missing where no model with proven skill gave one; `offer` says what to offer, as far as its skill
+    is proven.
     """
 
     account: str
@@ -85,6 +87,7 @@ class Case:
     probability: float | None = None
     value: float | None = None
     currency: str = ""
+    offer: str = ""
     why: tuple[str, ...] = ()
     news: tuple[str, ...] = ()
     against: tuple[str, ...] = ()
@@ -164,7 +167,7 @@ def _fields(case: Case) -> dict[str, str | list[str]]:
         "stakes": "To be won" if case.play.target == "expansion" else "At stake",
         "chance": chance(case.probability) if case.probability is not None else "",
         "stake": f"about {money(case.value, clean(case.currency, 8))}" if case.value else "",
-        "renewal": _renewal(case), "contact": clean(case.contact, 60),
+        "offer": clean(case.offer, 120), "renewal": _renewal(case), "contact": clean(case.contact, 60),
         "assets": _assets(case.assets), "why": raises,
         "against": listed([clean(line, 120).rstrip(".") for line in case.against[:1]]),
         "lately": [*tickets[:4], *(clean(touch, 100) for touch in case.touches[:2])],

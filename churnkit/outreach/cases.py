@@ -13,6 +13,7 @@ import pandas as pd
 from churnkit.outreach.book import Book
 from churnkit.outreach.brief import Case, Ticket
 from churnkit.outreach.candidates import Candidate
+from churnkit.outreach.offer import Offer
 from churnkit.outreach.words import clean, day, plural
 
 _LATELY = pd.Timedelta(days=90)
@@ -33,6 +34,7 @@ class File:
     renewals: Mapping[str, tuple[dt.date, bool]]
     people: Mapping[str, str]
     reasons: Mapping[tuple[str, str], list[dict[Hashable, Any]]]
+    offers: Mapping[tuple[str, str], str]
 
 
 def open_file(book: Book, reasons: pd.DataFrame | None, candidates: Sequence[Candidate]) -> File:
@@ -44,7 +46,8 @@ def open_file(book: Book, reasons: pd.DataFrame | None, candidates: Sequence[Can
     return File(
         at=book.at, names=_pairs(accounts, "account_id", "name"), segments=_pairs(accounts, "account_id", "segment"),
         tickets=_tickets(book, ids), touches=_touches(book, ids), renewals=_renewals(book, ids),
-        people=_pairs(people, "contact_id", "name"), reasons=_reasons(reasons, candidates))
+        people=_pairs(people, "contact_id", "name"), reasons=_reasons(reasons, candidates),
+        offers=_offers(book, ids))
 
 
 def case_of(candidate: Candidate, file: File, contact: str | None) -> Case:
@@ -59,6 +62,7 @@ def case_of(candidate: Candidate, file: File, contact: str | None) -> Case:
         probability=candidate.probability if candidate.proven else None, value=candidate.value,
         currency=candidate.currency, why=candidate.evidence if rule else raises, against=() if rule else lowers,
         news=() if rule else _news(candidate, file),
+        offer="" if candidate.play.target != "expansion" else file.offers.get((account, candidate.scored_at), ""),
         tickets=file.tickets.get(account, ()), touches=(touch,) if touch else (), renews=renews, auto_renew=automatic,
         assets=candidate.asset_ids, suggested_by=_suggested_by(candidate, file.at))
 
@@ -100,6 +104,15 @@ def _reasons(reasons: pd.DataFrame | None,
     for row in some.sort_values("rank", kind="stable").reindex(columns=columns).to_dict("records"):
         found[row["target"], row["entity_id"]].append(row)
     return found
+
+
+def _offers(book: Book, ids: set[str]) -> dict[tuple[str, str], str]:
+    """What to offer each account, by the moment it was scored at; no table of the contract: who has it gives it."""
+    if "offers" not in set(book.tables):
+        return {}
+    rows = book.tables["offers"]
+    rows = rows[rows["account_id"].isin(ids)]
+    return {(row["account_id"], row["cutoff"].isoformat()): Offer.of(row).brief() for row in rows.to_dict("records")}
 
 
 def _suggested_by(candidate: Candidate, at: pd.Timestamp) -> str:
