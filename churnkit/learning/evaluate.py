@@ -18,6 +18,7 @@ from churnkit.learning.splits import TrainingSet
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from churnkit.learning.doubts import Doubt
     from churnkit.learning.model import Model
 
 
@@ -28,7 +29,8 @@ class Evaluation:
     `table` has one row per metric and the columns model, model_low, model_high, baseline, baseline_low, baseline_high
     and base_rate; the bounds hold 95% of the resamples of entities. `skill` says whether the model's skill is proven,
     `why` on what grounds. `scored` holds y, model and baseline per test row, for plots. `segments` says the same of
-    each segment of the test rows; see `segments.segments`.
+    each segment of the test rows; see `segments.segments`. `doubt` is the likeliest reason where no skill is
+    proven, once `doubts.doubted` has looked for it.
     """
 
     target: str
@@ -42,6 +44,7 @@ class Evaluation:
     entities: int
     scored: pd.DataFrame
     segments: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(COLUMNS)))
+    doubt: Doubt | None = None
 
     def figure(self, metric: str, column: str = "model") -> float:
         """One cell of the table: a metric of the model, the baseline or the base_rate."""
@@ -54,9 +57,8 @@ class Evaluation:
         told = (f"On {self.rows} test rows with {self.positives} positives the AUC is {auc:.3f}, {better} the logistic "
                 f"baseline's {base:.3f}." if np.isfinite(auc) and np.isfinite(base) else
                 f"{self.positives} of {self.rows} test rows are positive, so that there is no AUC.")
-        return (
-            f"{self.target}: {'skill proven' if self.skill else 'no skill'}: {self.why} {told}"
-        )
+        likely = f" The likeliest reason is {self.doubt.why}" if self.doubt else ""
+        return f"{self.target}: {'skill proven' if self.skill else 'no skill'}: {self.why} {told}{likely}"
 
     def weak(self) -> str:
         """The segments in which the model is weak, in a sentence; empty where there are no segments."""
@@ -68,7 +70,8 @@ class Evaluation:
                    "baseline_auc": self.figure("auc", "baseline"), "auc_lower_99": self.auc_lower,
                    "log_loss_gain_upper_99": self.loss_upper}
         shown = {name: round(value, 5) if np.isfinite(value) else None for name, value in figures.items()}
-        return {"skill": "proven" if self.skill else "no skill", **shown, "test_rows": self.rows,
+        return {"skill": "proven" if self.skill else "no skill", "reason": self.doubt.reason if self.doubt else "",
+                **shown, "test_rows": self.rows,
                 "test_positives": self.positives, **self._counted()}
 
     def metrics(self) -> dict[str, float]:

@@ -12,6 +12,7 @@ other segments, and lack of proof in a part with few positives is no proof of la
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from churnkit.learning.resample import FEWEST, LEVEL, aucs, draws, quantiles
 from churnkit.learning.splits import Mask
 
 COLUMNS = ("by", "segment", "rows", "positives", "predicted", "observed", "observed_low", "observed_high", "auc",
-           "auc_low", "auc_high", "flagged", "caught", "skill", "calibrated", "enough", "fairness", "why")
+           "auc_low", "auc_high", "flagged", "caught", "skill", "calibrated", "enough", "fairness", "why", "reason")
 OTHER = "other"
 MOST = 8
 """An attribute has at most so many segments and OTHER."""
@@ -44,7 +45,8 @@ def segments(y: Floats, p: Floats, base: Floats, groups: pd.DataFrame, entities:
 
     `predicted` is the mean probability, `observed` the share of positives; bounds hold 95% for the segment by itself.
     `flagged` is the share of rows among the highest tenth of all scores, `caught` the share of positives there. `skill`
-    and `calibrated` are the verdicts, `enough` whether there were outcomes enough to judge, `why` says it in words.
+    and `calibrated` are the verdicts, `enough` whether there were outcomes enough to judge, `why` says it in words, and
+    `reason` stays empty until `doubts.doubted` names the likeliest one for which there is no skill.
     `fairness` marks the attributes that were asked for as such.
 
     Args:
@@ -65,19 +67,24 @@ def segments(y: Floats, p: Floats, base: Floats, groups: pd.DataFrame, entities:
     top = np.zeros(len(y), dtype=bool)
     top[np.argsort(-p, kind="stable")[: int(np.ceil(TOP * len(y)))]] = True
     rows, p_skill, p_level = [], [], []
-    clinging = _clinging(y, p, weights, codes, drawn)
-    for by, segment, here in _parts(groups):
-        row, skill, level = _judged((y[here], p[here], base[here], weights[here]), codes[here], drawn, clinging)
+    around = clinging(y, p, weights, codes, drawn)
+    for by, segment, here in parts(groups):
+        one = figures((y[here], p[here], base[here], weights[here]), codes[here], drawn, around)
         caught = here & (y == 1)
-        rows.append({"by": by, "segment": segment, **row, "flagged": float(top[here].mean()),
-                     "caught": float(top[caught].mean()) if caught.any() else np.nan, "fairness": by in fairness})
-        p_skill.append(skill)
-        p_level.append(level)
-    found = pd.DataFrame(rows, columns=[name for name in COLUMNS if name not in {"skill", "calibrated", "why"}])
+        rows.append({"by": by, "segment": segment, "rows": one.rows, "positives": one.positives,
+                     "predicted": one.predicted, "observed": one.observed, "observed_low": one.bounds[0],
+                     "observed_high": one.bounds[1], "auc": one.auc, "auc_low": one.auc_bounds[0],
+                     "auc_high": one.auc_bounds[1], "flagged": float(top[here].mean()),
+                     "caught": float(top[caught].mean()) if caught.any() else np.nan, "enough": one.enough,
+                     "fairness": by in fairness})
+        p_skill.append(one.p_skill)
+        p_level.append(one.p_level)
+    told = {"skill", "calibrated", "why", "reason"}
+    found = pd.DataFrame(rows, columns=[name for name in COLUMNS if name not in told])
     found["skill"] = holm(np.array(p_skill)) & found["enough"].to_numpy(dtype=bool)
     found["calibrated"] = ~holm(np.array(p_level))
     found["why"] = [_why({str(name): one for name, one in row.items()}) for row in found.to_dict("records")]
-    return found[list(COLUMNS)]
+    return found.assign(reason="")[list(COLUMNS)]
 
 
 def holm(p: Floats, alpha: float = 1 - LEVEL) -> Mask:
@@ -118,7 +125,7 @@ def _named(some: pd.DataFrame, figures: str) -> str:
     return ", ".join(f"{row['by']} '{row['segment']}' ({figures.format_map(row)})" for row in largest) + more
 
 
-def _parts(groups: pd.DataFrame) -> Iterator[tuple[str, str, Mask]]:
+def parts(groups: pd.DataFrame) -> Iterator[tuple[str, str, Mask]]:
     """Each attribute's segments, the largest first; an attribute with one value alone parts nothing."""
     for by in map(str, groups.columns):
         words = groups[by].to_numpy(dtype=object)
@@ -131,7 +138,7 @@ def _parts(groups: pd.DataFrame) -> Iterator[tuple[str, str, Mask]]:
             yield from ((by, str(word), told == word) for word in parts)
 
 
-def _clinging(y: Floats, p: Floats, weights: Floats, codes: np.ndarray[Any, Any], drawn: Floats) -> float:
+def clinging(y: Floats, p: Floats, weights: Floats, codes: np.ndarray[Any, Any], drawn: Floats) -> float:
     """How many times the standard error of rows that stand alone the one of resampled entities is, over all rows: 1 or
     more, because the outcomes of an entity cling together.
     """
@@ -145,41 +152,82 @@ def _alone(p: Floats, weights: Floats) -> float:
     return float(np.sqrt((weights ** 2 * p * (1 - p)).sum()) / weights.sum())
 
 
-def _judged(part: tuple[Floats, Floats, Floats, Floats], codes: np.ndarray[Any, Any], drawn: Floats,
-            clinging: float) -> tuple[dict[str, Any], float, float]:
-    """The figures of one segment, and the chance of its skill, and of its distance from the level, without any.
+@dataclass(frozen=True)
+class Figures:
+    """A model on some rows: ranks (`auc`), level (`off`, observed less predicted) and log loss less than the base
+    rate's (`gain`), each with its standard error.
 
-    Standard errors come from resamples of entities and are no less than those that hold without any skill or distance,
-    because resamples of a handful of positives are all too sure.
+    The errors come from resamples of entities and are no less than those that hold without any skill or distance,
+    because resamples of a handful of positives are all too sure. `with_yes` and `with_no` count the entities that have
+    a positive row and those that have a negative one.
+    """
+
+    rows: int
+    positives: int
+    with_yes: int
+    with_no: int
+    predicted: float
+    observed: float
+    bounds: tuple[float, float]
+    off: float
+    off_error: float
+    gain: float
+    gain_error: float
+    auc: float = np.nan
+    auc_error: float = np.nan
+    auc_bounds: tuple[float, float] = (np.nan, np.nan)
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are entities enough of each outcome to judge."""
+        return min(self.with_yes, self.with_no) >= FEWEST
+
+    @property
+    def p_skill(self) -> float:
+        """How likely ranks and gain like these are without skill."""
+        if not np.isfinite(self.auc):
+            return 1.0
+        return float(max(stats.norm.sf((self.auc - 0.5) / self.auc_error),
+                         stats.norm.sf(self.gain / max(self.gain_error, EDGE))))
+
+    @property
+    def p_level(self) -> float:
+        """How likely a level so far off is of probabilities that are right."""
+        return float(2 * stats.norm.sf(abs(self.off) / max(self.off_error, EDGE)))
+
+
+def figures(part: tuple[Floats, Floats, Floats, Floats], codes: np.ndarray[Any, Any], drawn: Floats,
+            around: float) -> Figures:
+    """The figures of some rows.
+
+    Args:
+        part: Outcomes, probabilities, base rate and weight of each row.
+        codes: Each row's entity, from 0.
+        drawn: How often each entity is drawn in each resample.
+        around: What `clinging` finds over all rows that these are a part of.
     """
     y, p, base, weights = part
+    if not len(y):
+        return Figures(0, 0, 0, 0, np.nan, np.nan, (np.nan, np.nan), 0.0, EDGE, 0.0, EDGE)
     local, present = pd.factorize(codes)
     drawn, n, entities = drawn[:, present], len(y), len(present)
     with_yes, with_no = (len(np.unique(local[y == outcome])) for outcome in (1, 0))
-    positives = int(y.sum())
-    enough = min(with_yes, with_no) >= FEWEST
     gain = _loss(y, base) - _loss(y, p)
     sums = [np.bincount(local, weights * values, minlength=entities) for values in (np.ones(n), y, y - p, gain)]
     with np.errstate(divide="ignore", invalid="ignore"):
         total = drawn @ sums[0]
-        spread = [drawn @ one / total for one in sums[1:]]
-        observed, off, better = (float(one.sum() / sums[0].sum()) for one in sums[1:])
-    errors = [float(np.nanstd(one)) for one in spread]
-    plain = np.sqrt((weights ** 2).sum()) / weights.sum()
-    error = max(errors[1], clinging * _alone(p, weights))
-    level = float(2 * stats.norm.sf(abs(off) / max(error, EDGE)))
-    low, high = _wilson(observed, errors[0], plain, entities)
-    row = {"rows": n, "positives": positives, "predicted": observed - off, "observed": observed,
-           "observed_low": low, "observed_high": high, "auc": np.nan, "auc_low": np.nan, "auc_high": np.nan,
-           "enough": enough}
-    if not 0 < positives < n:
-        return row, 1.0, level
-    auc, spread_auc = aucs(y, p, local, drawn, weights)
-    bounds = quantiles(spread_auc[:, None], 0.025)[0], quantiles(spread_auc[:, None], 0.975)[0]
-    by_chance = clinging * np.sqrt((n + 1) / (12 * positives * (n - positives)))  # Mann and Whitney 1947
-    ranks = stats.norm.sf((auc - 0.5) / max(float(np.nanstd(spread_auc)), by_chance))
-    pays = stats.norm.sf(better / max(errors[2], plain * float(gain.std()), EDGE))
-    return row | {"auc": auc, "auc_low": float(bounds[0]), "auc_high": float(bounds[1])}, float(max(ranks, pays)), level
+        errors = [float(np.nanstd(drawn @ one / total)) for one in sums[1:]]
+    observed, off, better = (float(one.sum() / sums[0].sum()) for one in sums[1:])
+    plain = float(np.sqrt((weights ** 2).sum()) / weights.sum())
+    found = Figures(n, int(y.sum()), with_yes, with_no, observed - off, observed,
+                    _wilson(observed, errors[0], plain, entities), off, max(errors[1], around * _alone(p, weights)),
+                    better, max(errors[2], plain * float(gain.std())))
+    if not 0 < found.positives < n:
+        return found
+    auc, spread = aucs(y, p, local, drawn, weights)
+    by_chance = around * np.sqrt((n + 1) / (12 * found.positives * (n - found.positives)))  # Mann and Whitney 1947
+    low, high = (float(quantiles(spread[:, None], q)[0]) for q in (0.025, 0.975))
+    return replace(found, auc=auc, auc_error=max(float(np.nanstd(spread)), by_chance), auc_bounds=(low, high))
 
 
 def _loss(y: Floats, p: Floats) -> Floats:

@@ -13,6 +13,7 @@ from churnkit.errors import ModelError
 from churnkit.learning.attributes import attributes
 from churnkit.learning.beside import Beside, Estimator
 from churnkit.learning.curves import Curved
+from churnkit.learning.doubts import doubted
 from churnkit.learning.evaluate import Evaluation, evaluate
 from churnkit.learning.model import Model
 from churnkit.learning.splits import KEYS, Timeline, TrainingSet, stop_cut, timeline
@@ -122,7 +123,7 @@ def train(target: Target, rows: TrainingSet, *, seed: int = 7, test_share: float
     cut = replace(cut, stop_at=stop_cut(pool))  # as the holdout's fit cuts the rows that remain to it
     params, tried = _searched(pool, trials, seed, storage)
     holdout = Model(target, seed=seed, params=params).fit(pool)
-    evaluation = evaluate(holdout, test)
+    evaluation = doubted(evaluate(holdout, test), holdout, pool, test, seed=seed)
     model = Model(target, seed, holdout.kind, holdout.blend.share, params=params).fit(rows, rounds=holdout.rounds)
     return Trained(model, holdout, evaluation, cut, rows, trials=tried)
 
