@@ -54,7 +54,7 @@ def _trainings(raw: Path) -> pd.DataFrame:
 def done(tmp_path_factory) -> Path:
     """A small simulated workspace with the table and the group of the docs, trained and scored."""
     folder = tmp_path_factory.mktemp("own") / "acme"
-    setup.simulate(folder, accounts=100, months=11, seed=4)
+    setup.simulate(folder, accounts=160, months=11, seed=4)
     raw = folder / "data" / "raw"
     for name in HEAVY:
         for file in raw.glob(f"{name}.*"):

@@ -23,6 +23,8 @@ _VIEW = re.compile(r"_(?:change|trend|ratio|before|last|detractor|vs_usual|usual
 
 _USE = {"events", "active_days", "minutes", "days_since_event"}
 """How much the product is used, however it is counted. What it is used for is another thing: some of it may be bad."""
+_RENEWAL = {"days_to_renewal", "renewing_months", "billing_months"}
+"""When the contract ends next, and how much of it: each says something only beside the others."""
 
 
 def family(name: str, feature: Feature | None = None) -> str:
@@ -38,6 +40,8 @@ def family(name: str, feature: Feature | None = None) -> str:
     own = _VIEW.sub("", _SPAN.sub("", name))
     if feature is not None and feature.group == "usage" and own in _USE:
         return "events"
+    if feature is not None and feature.group == "contract" and own in _RENEWAL:
+        return "renewal"
     return own or (feature.compare if feature else None) or name
 
 

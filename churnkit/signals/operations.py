@@ -123,6 +123,11 @@ def _rank(item: Feature, plan: ir.StringValue) -> ir.Value:
     return ibis.cases(*branches, else_=None) if branches else ibis.null("float64")
 
 
+def _due(item: Feature, of: ir.NumericValue, days: ir.NumericValue) -> ir.Value:
+    """The one value where what the other counts down to comes within the feature's window, else 0."""
+    return ibis.ifelse(days.isnull(), None, ibis.ifelse(days < float(item.window_days or 0), of, 0.0))
+
+
 FORMULAS: Mapping[str, Callable[..., ir.Value]] = MappingProxyType({
     "ratio": _ratio,
     "change": lambda item, of, by: _ratio(item, of, by) - 1.0,
@@ -130,5 +135,6 @@ FORMULAS: Mapping[str, Callable[..., ir.Value]] = MappingProxyType({
     "greatest": lambda _, *parts: ibis.greatest(*(part.cast("float64") for part in parts)),
     "at_most": lambda item, of: ibis.ifelse(of.isnull(), None, (of <= float(item.of)).cast("int32")),
     "rank": _rank,
+    "due": _due,
 })
 

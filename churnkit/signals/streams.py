@@ -222,7 +222,7 @@ def _subscriptions(tables: Tables, catalog: Catalog) -> ir.Table:
         mrr=money(tables, table, "mrr"), auto_renew=table.auto_renew.cast("int32").cast("float64"),
         renews=ibis.coalesce(renews, ibis.ifelse(period, ended, None),
                              ibis.ifelse(table.billing_months > 0, started, None)),
-        months=ibis.greatest(months, 1.0 * DAY))
+        months=ibis.greatest(months, 1.0 * DAY), billing=table.billing_months.cast("float64"))
 
 
 def _accounts(tables: Tables, _: Catalog) -> ir.Table:

@@ -218,6 +218,19 @@ def test_a_renewal_shown_by_a_later_export_does_not_tell_that_the_customer_staye
     assert days == pytest.approx(one(book(subscriptions=spans))["days_to_renewal"])
 
 
+@pytest.mark.parametrize(("months", "ahead", "coming"), [(12, 104.9, 12), (12, 105, 0), (1, 20, 1), (3, 0, 3),
+                                                       (None, 40, np.nan), (12, None, np.nan)])
+def test_what_comes_up_for_renewal_is_as_long_as_it_is_billed_for(months, ahead, coming):
+    """A year that ends within the window weighs more than a month; what is not known stays missing."""
+    spans = pd.DataFrame({"account_id": "A", "started_at": [LONG_AGO], "mrr": 1.0, "currency": "EUR",
+                          "renews_at": [before(-ahead) if ahead is not None else None],
+                          "billing_months": pd.array([months], dtype="Int64")})
+    row = one(book(subscriptions=spans))
+    assert row["billing_months"] == pytest.approx(months or np.nan, nan_ok=True)
+    if ahead is not None:
+        assert row["renewing_months_105d"] == pytest.approx(coming, nan_ok=True)
+
+
 @pytest.mark.parametrize(
     ("ended", "told", "follows", "notice"),
     [
