@@ -18,6 +18,8 @@ Kind = Literal["none", "platt", "isotonic", "beta"]
 KINDS: tuple[Kind, ...] = ("none", "platt", "isotonic", "beta")
 EDGE = 1e-6
 """Probabilities stay this far from 0 and 1, so that no log loss is infinite."""
+FAR = 1000.0
+"""In log-odds: a line to a knot so far away is flat to the eye, and still tells two scores apart."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,7 @@ def fit(kind: Kind, raw: Floats, y: Floats, weights: Floats | None = None) -> Ca
         return Calibration("platt", _platt(raw, y, weights))
     if kind == "beta":
         return Calibration("beta", _beta(raw, y, weights))
-    steps = IsotonicRegression(out_of_bounds="clip").fit(raw, y, weights)
-    smallest = 0.5 / len(y)  # a step of pure zeros says no more than 'fewer than one in so many'
-    return Calibration("isotonic", tuple(map(float, steps.X_thresholds_)),
-                       tuple(map(float, np.clip(steps.y_thresholds_, smallest, 1 - smallest))))
+    return Calibration("isotonic", *_isotonic(raw, y, weights))
 
 
 def sigmoid(raw: Floats) -> Floats:
@@ -94,6 +93,24 @@ def log_odds(p: Floats) -> Floats:
     return np.log(held / (1 - held))
 
 
+def slope(raw: Floats, y: Floats, folds: NDArray[Any], weights: Floats) -> float:
+    """What the raw scores must be multiplied by to have the scale of the outcomes, each fold with a level of its own:
+    what moves the level from one time to the next says nothing of how well rows are told apart within it.
+
+    Folds without both outcomes say nothing; without any that has both, or without a spread, it is 1.
+    """
+    telling = [fold for fold in np.unique(folds) if 0 < y[folds == fold].sum() < (folds == fold).sum()]
+    seen = np.isin(folds, telling)
+    raw, y, weights = raw[seen], y[seen], weights[seen]
+    scale = float(raw.std()) if len(raw) else 0.0
+    if scale == 0:
+        return 1.0
+    own = (folds[seen][:, None] == np.array(telling)).astype(float)
+    x = np.column_stack([(raw - raw.mean()) / scale, own])
+    found = _newton(x, _softened(y, weights), weights, np.zeros(x.shape[1]))
+    return float(found[0] / scale)
+
+
 def level(raw: Floats, y: Floats) -> float:
     """The shift that, added to the raw scores, makes their mean probability the outcomes' mean."""
     shift = 0.0
@@ -104,6 +121,20 @@ def level(raw: Floats, y: Floats) -> float:
         if abs(step) < 1e-9:
             break
     return shift
+
+
+def _isotonic(raw: Floats, y: Floats, weights: Floats) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Knots at the middle of each of isotonic regression's steps, so that between them no two scores become one
+    (centred isotonic regression, Oron and Flournoy 2017), and a far one at either end, for those beyond the steps.
+    """
+    steps = IsotonicRegression().fit(raw, y, weights).predict(raw)
+    value, step = np.unique(steps, return_inverse=True)
+    share = np.bincount(step, weights)
+    middle = np.bincount(step, weights * raw) / share
+    smallest = 0.5 / len(y)  # a step of pure zeros says no more than 'fewer than one in so many'
+    held = np.clip(value, smallest, 1 - smallest)
+    x = np.array([middle[0] - FAR, *middle, middle[-1] + FAR])
+    return tuple(map(float, x)), tuple(map(float, [min(EDGE, held[0]), *held, max(1 - EDGE, held[-1])]))
 
 
 def _softened(y: Floats, weights: Floats) -> Floats:
@@ -123,16 +154,22 @@ def _platt(raw: Floats, y: Floats, weights: Floats) -> tuple[float, float]:
     mean, scale = float(raw.mean()), float(raw.std())
     if scale == 0:
         return 0.0, flat
-    x = np.column_stack([(raw - mean) / scale, np.ones(len(y))])
+    beta = _newton(np.column_stack([(raw - mean) / scale, np.ones(len(y))]), soft, weights, np.array([0.0, flat]))
+    if beta[0] <= 0:
+        return 0.0, flat
+    return float(beta[0] / scale), float(beta[1] - beta[0] * mean / scale)
+
+
+def _newton(x: Floats, soft: Floats, weights: Floats, beta: Floats) -> Floats:
+    """Coefficients of the logistic regression of the targets on the columns of x, from a first guess."""
 
     def loss(beta: Floats) -> float:
         z = x @ beta
         return float(weights @ (np.logaddexp(0, z) - soft * z))
 
-    beta = np.array([0.0, flat])
     for _ in range(100):
         p = sigmoid(x @ beta)
-        curve = (x * (weights * p * (1 - p))[:, None]).T @ x + 1e-9 * np.eye(2)
+        curve = (x * (weights * p * (1 - p))[:, None]).T @ x + 1e-9 * np.eye(x.shape[1])
         step = np.linalg.solve(curve, x.T @ (weights * (soft - p)))
         here = loss(beta)
         while loss(beta + step) > here and np.abs(step).max() > 1e-12:
@@ -140,9 +177,7 @@ def _platt(raw: Floats, y: Floats, weights: Floats) -> tuple[float, float]:
         beta = beta + step
         if np.abs(step).max() < 1e-9:
             break
-    if beta[0] <= 0:
-        return 0.0, flat
-    return float(beta[0] / scale), float(beta[1] - beta[0] * mean / scale)
+    return beta
 
 
 def _beta(raw: Floats, y: Floats, weights: Floats) -> tuple[float, float, float]:

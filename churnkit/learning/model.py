@@ -25,6 +25,7 @@ from churnkit.learning.trees import (
     MAX_ROUNDS,
     THREADS,
     grow,
+    grow_in_step,
     levelled_loss,
     matrix,
     one_order,
@@ -98,9 +99,9 @@ class Model:
     def fit(self, train: TrainingSet, rounds: int | None = None) -> Model:
         """Finds iterations, the share of trees and the calibration out of time, then fits on all rows of `train`.
 
-        Without `rounds` the rows are cut into fit | gap | stop, and the stop part decides when to stop. Rolling
-        predictions over the last third, by fits whose own rows had closed before, choose and calibrate. A history too
-        short for it is fitted with a default number of iterations and left uncalibrated, which `notes` says.
+        Rolling predictions over the last third, by fits whose own rows had closed before, choose and calibrate; without
+        `rounds` these fits grow side by side until the mean of their losses improves no more. A history too short for
+        it is fitted with a default number of iterations and left uncalibrated, which `notes` says.
 
         Raises:
             ModelError: If the rows hold one outcome alone.
@@ -118,12 +119,11 @@ class Model:
         self.shares = float(shares.min()), float(shares.max())
         x = self._matrix(train.X)
         weights = train.weights.to_numpy(dtype=float)
-        self.rounds = rounds or self._stopped(train, x, y, weights)
-        trees, logit, folds = self._out_of_time(train, x, y, weights)
+        trees, logit, folds = self._out_of_time(train, x, y, weights, rounds)
         seen = folds >= 0
         late = y[seen], folds[seen], weights[seen]
         share = choice.share(trees[seen], logit[seen], *late) if self.share is None else self.share
-        self.blend = choice.blend(share, trees[seen], logit[seen], y[seen], weights[seen])
+        self.blend = choice.blend(share, trees[seen], logit[seen], *late)
         raw = self.blend.of(trees[seen], logit[seen])
         self.kind = self.kind or (choice.kind(raw, *late) if seen.any() else None)
         self.calibration = calibrate.fit(self.kind or "none", raw, y[seen], weights[seen])
@@ -259,39 +259,48 @@ class Model:
         """The inputs in order, categories as codes; a word that training did not know is missing."""
         return matrix(self.target.name, features, self.features, self.levels)
 
-    def _stopped(self, train: TrainingSet, x: Floats, y: Floats, weights: Floats) -> int:
-        """The number of iterations after which the rows of the stop part improve no more."""
-        for one in rolling(train, 1):
-            fitted, held = one.closed, one.held
-            if 0 < y[fitted].sum() < fitted.sum() and 0 < y[held].sum() < held.sum():
-                booster = self._boost(x[fitted], y[fitted], weights[fitted], MAX_ROUNDS, (x[held], y[held]))
-                return max(booster.best_iteration or MAX_ROUNDS, FEWEST_ROUNDS)
-        return DEFAULT_ROUNDS
-
-    def _out_of_time(self, train: TrainingSet, x: Floats, y: Floats,
-                     weights: Floats) -> tuple[Floats, Floats, np.ndarray[Any, np.dtype[np.int64]]]:
+    def _out_of_time(self, train: TrainingSet, x: Floats, y: Floats, weights: Floats,
+                     rounds: int | None) -> tuple[Floats, Floats, np.ndarray[Any, np.dtype[np.int64]]]:
         """Raw scores of rows by trees and by logistic regressions whose own rows had closed before; and each row's fold
-        in time, -1 where there is none.
+        in time, -1 where there is none. Without `rounds` the iterations are found on the way.
         """
         trees, logit, folds = np.zeros(len(y)), np.zeros(len(y)), np.full(len(y), -1)
-        for fold, (fitted, held) in enumerate(self._splits(train, y)):
-            booster = self._boost(x[fitted], y[fitted], weights[fitted], self.rounds)
-            trees[held] = np.asarray(booster.predict(x[held], raw_score=True, num_threads=THREADS))
+        splits = self._splits(train, y)
+        boosters, self.rounds = self._fold_trees(splits, x, y, weights, rounds)
+        for fold, ((fitted, held), booster) in enumerate(zip(splits, boosters, strict=True)):
+            trees[held] = np.asarray(booster.predict(x[held], raw_score=True, num_iteration=self.rounds,
+                                                     num_threads=THREADS))
             logit[held] = logistic.fit(train.X[fitted], y[fitted], self.levels, weights[fitted]).raw(train.X[held])
             folds[held] = fold
         return trees, logit, folds
+
+    def _fold_trees(self, splits: list[tuple[Mask, Mask]], x: Floats, y: Floats, weights: Floats,
+                    rounds: int | None) -> tuple[list[lgb.Booster], int]:
+        """Each fold's trees, and the iterations: those given, else those after which the folds' held rows improve no
+        more, else (no fold holds both outcomes) the default.
+        """
+        telling = all(0 < y[held].sum() < held.sum() for _, held in splits)
+        if rounds or not splits or not telling:
+            rounds = rounds or DEFAULT_ROUNDS
+            return [self._boost(x[fitted], y[fitted], weights[fitted], rounds) for fitted, _ in splits], rounds
+        fits = [(self._parameters(y[fitted]), {"data": x[fitted], "label": y[fitted], "weight": weights[fitted]},
+                 {"data": x[held], "label": y[held]}) for fitted, held in splits]
+        boosters, best = grow_in_step(fits, self.features, self.levels, levelled_loss)
+        return boosters, max(best, FEWEST_ROUNDS)
 
     def _splits(self, train: TrainingSet, y: Floats) -> list[tuple[Mask, Mask]]:
         """Rolling pairs over the last third: rows that had closed before, and the rows of a span that begins then."""
         return [(one.closed, one.held) for one in rolling(train, FOLDS) if 0 < y[one.closed].sum() < one.closed.sum()]
 
+    def _parameters(self, y: Floats) -> dict[str, Any]:
+        return parameters(int(y.sum()), len(y), self.seed) | self.params
+
     def _boost(self, x: Floats, y: Floats, weights: Floats, rounds: int,
                stop: tuple[Floats, Floats] | None = None) -> lgb.Booster:
         """One LightGBM fit; with stop rows it ends when they have not improved for a while."""
         held = {"data": stop[0], "label": stop[1]} if stop else None
-        params = parameters(int(y.sum()), len(y), self.seed) | self.params
-        return grow(params, {"data": x, "label": y, "weight": weights}, self.features, self.levels, rounds, held,
-                    levelled_loss)
+        return grow(self._parameters(y), {"data": x, "label": y, "weight": weights}, self.features, self.levels, rounds,
+                    held, levelled_loss)
 
 
 def data_hash(features: pd.DataFrame) -> str:

@@ -20,7 +20,6 @@ from churnkit.learning.explain import Shap, reasons
 from churnkit.learning.model import Model
 from churnkit.learning.splits import KEYS, Mask, TrainingSet
 from churnkit.learning.targets import Target
-from churnkit.learning.trees import DEFAULT_ROUNDS, MAX_ROUNDS
 
 _AT_ONCE = dt.timedelta(microseconds=1)  # rows of the very moment at which a fold begins are not learnt from
 _KEPT = ["rank", "feature", "value", "contribution", "points", "direction", "phrase"]
@@ -42,6 +41,7 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             on rows that were not learnt from.
         folds: How many stratified folds stop and calibrate where no time is given.
         horizon: Where a time is given: how long after it a row's outcome is known, such as '90d'.
+        tune: How many trials search for better trees than the default, on the same kind of folds; 0 for none.
         random_state: The seed; the same rows and seed give the same model.
 
     >>> X = pd.DataFrame({"tenure": [1, 2, None, 30, 40, 50] * 20,
@@ -52,10 +52,11 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
     """
 
     def __init__(self, *, calibration: Kind | None = None, folds: int = 5, horizon: str | dt.timedelta = "0d",
-                 random_state: Any = 7) -> None:
+                 tune: int = 0, random_state: Any = 7) -> None:
         self.calibration = calibration
         self.folds = folds
         self.horizon = horizon
+        self.tune = tune
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any, time: ArrayLike | None = None) -> ChurnClassifier:
@@ -94,6 +95,7 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
                             pd.Series(1.0, keys.index), {})
         self.model_: Model = (Folded(flat, seed, self.calibration, self.folds) if time is None
                               else Model(flat, seed, self.calibration))
+        self.model_.params = self._searched(train, seed)
         self.model_.fit(train)
         return self
 
@@ -136,6 +138,15 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         tags.input_tags.allow_nan = tags.input_tags.string = tags.input_tags.categorical = True
         return tags
 
+    def _searched(self, train: TrainingSet, seed: int) -> dict[str, float]:
+        """LightGBM's parameters where trials found better ones than the default."""
+        if not self.tune:
+            return {}
+        from churnkit.learning.tune import tune
+
+        drawn = self.model_.drawn(train) if isinstance(self.model_, Folded) else None
+        return tune(train, self.tune, seed=seed, folds=drawn).best
+
     def _probability(self, X: Any) -> Floats:
         known = self._known(X)
         return self.model_.probability(known)
@@ -166,20 +177,18 @@ class Folded(Model):
         super().__init__(target, seed, calibration)
         self.folds = folds
 
-    def _stopped(self, train: TrainingSet, x: Floats, y: Floats, weights: Floats) -> int:
-        """The median of the folds' best iterations."""
-        grown = [self._boost(x[fitted], y[fitted], weights[fitted], MAX_ROUNDS, (x[held], y[held]))
-                 for fitted, held in self._splits(train, y)]
-        return int(np.median([one.best_iteration or MAX_ROUNDS for one in grown])) if grown else DEFAULT_ROUNDS
-
-    def _splits(self, train: TrainingSet, y: Floats) -> list[tuple[Mask, Mask]]:
+    def drawn(self, train: TrainingSet) -> list[tuple[Mask, Mask]]:
         """Stratified folds: each row is held once, by a fit without it."""
+        y = train.y.to_numpy(dtype=float)
         parts = int(min(self.folds, y.sum(), len(y) - y.sum()))
         if parts < 2:
             return []
         drawn = StratifiedKFold(parts, shuffle=True, random_state=self.seed).split(train.X, y)
         place = np.arange(len(y))
         return [(np.isin(place, fitted), np.isin(place, held)) for fitted, held in drawn]
+
+    def _splits(self, train: TrainingSet, y: Floats) -> list[tuple[Mask, Mask]]:  # noqa: ARG002  as Model has it
+        return self.drawn(train)
 
 
 def _frame(rows: pd.DataFrame, levels: Any = None) -> pd.DataFrame:

@@ -20,6 +20,8 @@ from churnkit.learning.calibrate import Floats
 FORMAT = 1
 """Of the texts that the estimators beside the model are kept in."""
 MAX_ROUNDS, PATIENCE, DEFAULT_ROUNDS = 800, 60, 120
+STEP = 5
+"""Iterations between two measurements of fits that grow side by side: setting the level takes as long as some trees."""
 THREADS = 1
 """Two threads that wait for each other on a busy machine took 8 times as long; on an idle one they save a third."""
 MAX_LEVELS = 40
@@ -130,6 +132,42 @@ def grow(params: Mapping[str, Any], rows: Mapping[str, Any], features: Sequence[
     held = data.create_valid(**stop, params=dict(params))
     return lgb.train(dict(params), data, num_boost_round=rounds, valid_sets=[held], feval=loss,
                      callbacks=[lgb.early_stopping(PATIENCE, verbose=False)])
+
+
+def grow_in_step(fits: Sequence[tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]],
+                 features: Sequence[str], levels: Mapping[str, Any], loss: Loss) -> tuple[list[lgb.Booster], int]:
+    """Several LightGBM fits, grown side by side until the mean of their losses has not improved for a while.
+
+    One number of iterations that is good for all of them is a steadier choice than the best of any one.
+
+    Args:
+        fits: Parameters, rows to learn from and rows to measure on (as `grow` takes them) of each.
+        features: The names of the inputs, in order.
+        levels: The words of those of them that are categories.
+        loss: What is measured; each fit counts by its measured rows.
+
+    Returns:
+        The boosters, and the number of iterations at which the mean was least.
+    """
+    words = [place for place, name in enumerate(features) if name in levels]
+    boosters, sizes = [], []
+    for params, rows, held in fits:
+        data = lgb.Dataset(**rows, feature_name=safe_names(features), categorical_feature=words, params=dict(params))
+        booster = lgb.Booster(dict(params), data)
+        booster.add_valid(data.create_valid(**held, params=dict(params)), "held")
+        boosters.append(booster)
+        sizes.append(len(held["label"]))
+    best, least = 0, np.inf
+    for done in range(STEP, MAX_ROUNDS + 1, STEP):
+        for booster in boosters:
+            for _ in range(STEP):
+                booster.update()
+        mean = float(np.average([booster.eval_valid(loss)[0][2] for booster in boosters], weights=sizes))
+        if mean < least:
+            best, least = done, mean
+        elif done - best >= PATIENCE:
+            break
+    return boosters, best
 
 
 def write_parts(name: str, booster: lgb.Booster, about: Mapping[str, Any], version: int = FORMAT) -> dict[str, str]:

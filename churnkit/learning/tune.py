@@ -49,7 +49,8 @@ class Search:
     best: dict[str, float]
 
 
-def tune(rows: TrainingSet, trials: int, *, seed: int = 7, storage: str | None = None) -> Search:
+def tune(rows: TrainingSet, trials: int, *, seed: int = 7, storage: str | None = None,
+         folds: list[tuple[Mask, Mask]] | None = None) -> Search:
     """Searches the parameters that lose least on rolling origins of these rows; the first trial is the default.
 
     Every fold learns from rows whose labels had closed before it begins. The loss is the log loss after the level is
@@ -62,11 +63,13 @@ def tune(rows: TrainingSet, trials: int, *, seed: int = 7, storage: str | None =
         trials: How many trials there are to be in all.
         seed: Of the trials and the trees.
         storage: A database URL, such as sqlite:///tuning.db; without it nothing is kept.
+        folds: Masks of what is learnt from and what is measured on, for rows that know no time; left out, the rolling
+            origins.
 
     Raises:
         ModelError: If the storage cannot be used.
     """
-    folds = _folds(rows)
+    folds = _folds(rows) if folds is None else folds
     if not folds or trials < 1:
         return Search((), {})
     with _study(rows, seed, storage) as study:

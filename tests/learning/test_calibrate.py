@@ -74,6 +74,13 @@ def test_maps_are_monotone_and_survive_json(kind, scores, seed):
     assert p.tolist() == again.apply(np.sort(scores)).tolist()
 
 
+def test_isotonic_steps_make_no_two_scores_one():
+    """Nor beyond the outermost of them: a map must not cost any ranking."""
+    raw, y = drawn(0.8, -1, n=300)
+    p = calibrate.fit("isotonic", raw, y).apply(np.linspace(raw.min() - 5, raw.max() + 5, 200))
+    assert (np.diff(p) > 0).all()
+
+
 def test_one_outcome_alone_calibrates_nothing():
     assert Calibration() == calibrate.fit("platt", np.arange(5.0), np.zeros(5))
 

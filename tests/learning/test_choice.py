@@ -44,10 +44,38 @@ def test_the_timid_side_of_a_blend_is_heard():
     """Trees stopped early say the right thing softly: the blend ranks nearly as well as they do."""
     from sklearn.metrics import roc_auc_score
 
-    truth, y, _, rng = world()
+    truth, y, folds, rng = world()
     timid, bold = 0.05 * (truth + rng.normal(0, 0.5, len(truth))), truth + rng.normal(0, 3, len(truth))
-    mixed = choice.blend(0.5, timid, bold, y, np.ones(len(y))).of(timid, bold)
+    mixed = choice.blend(0.5, timid, bold, y, folds, np.ones(len(y))).of(timid, bold)
     assert roc_auc_score(y, mixed) > roc_auc_score(y, timid) - 0.01 > roc_auc_score(y, timid + bold) + 0.05
+
+
+def test_what_moves_the_level_moves_no_choice():
+    """Outcomes twice and ten times as common in later folds: the side that ranks rightly within each is chosen still,
+    and its slope is the one that it has within them.
+    """
+    truth, _, folds, rng = world(30_000)
+    y = (rng.random(len(truth)) < calibrate.sigmoid(truth + np.array([-1.0, 0.0, 1.5])[folds])).astype(float)
+    moved = truth - np.array([0.0, 1.5, 3.0])[folds]  # falls as outcomes rise: pooled, it looks like noise
+    noise = rng.normal(-1, 1.5, len(truth))
+    assert choice.FORMS["trees"] == choice.share(moved, noise, y, folds, np.ones(len(y)))
+    assert calibrate.slope(moved, y, folds, np.ones(len(y))) == pytest.approx(1, abs=0.05)
+    assert calibrate.fit("platt", moved, y).x[0] < 0.6
+
+
+def test_better_before_but_worse_at_last_is_not_chosen():
+    """However sure over all folds: the latest is nearest to use."""
+    truth, y, folds, rng = world(30_000)
+    faded = np.where(folds == 2, rng.normal(0, 1.5, len(truth)), truth)
+    other = truth + rng.normal(0, 1.5, len(truth))
+    assert choice.FORMS["trees"] != choice.share(faded, other, y, folds, np.ones(len(y)))
+
+
+def test_sides_that_ranked_the_past_wrongly_still_rank():
+    """A slope of nothing would make all customers one."""
+    truth, y, folds, _ = world()
+    found = choice.blend(0.5, -truth, np.where(folds == 0, -2 * truth, truth), y, folds, np.ones(len(y)))
+    assert min(found.trees, found.logistic) == pytest.approx(choice.LEAST_SLOPE / 2)
 
 
 def test_few_positives_choose_nothing():

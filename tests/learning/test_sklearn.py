@@ -9,6 +9,7 @@ from sklearn.base import clone
 from sklearn.model_selection import cross_val_predict
 from sklearn.utils.estimator_checks import check_dataframe_column_names_consistency, parametrize_with_checks
 
+from churnkit.learning import model as fitting
 from churnkit.learning.model import FEWEST_ROUNDS, Model
 from churnkit.learning.sklearn import ChurnClassifier
 
@@ -89,19 +90,19 @@ def test_with_time_only_the_past_is_learnt_from(monkeypatch):
     x, y = table(600)
     days = np.arange(600) // 3
     seen = []
-    grow = Model._boost
+    grow = fitting.grow_in_step
 
-    def spy(self, x, y, weights, rounds, stop=None):
-        seen.append((x[:, place].max(), stop[0][:, place].min() if stop else None))
-        return grow(self, x, y, weights, rounds, stop)
+    def spy(fits, *rest):
+        seen.extend((rows["data"][:, place].max(), held["data"][:, place].min()) for _, rows, held in fits)
+        return grow(fits, *rest)
 
-    monkeypatch.setattr(Model, "_boost", spy)
+    monkeypatch.setattr(fitting, "grow_in_step", spy)
     x = x.assign(day=days)
     place = list(x).index("day")
     shuffled = np.random.default_rng(1).permutation(600)
     model = ChurnClassifier(horizon="10d").fit(x.iloc[shuffled], y.iloc[shuffled], time=days[shuffled])
-    (learnt, held), *_ = seen
-    assert learnt + 10 <= held
+    assert 3 == len(seen)
+    assert all(learnt + 10 <= held for learnt, held in seen)
     ordered = ChurnClassifier(horizon="10d").fit(x, y, time=pd.Timestamp("2026-01-01") + pd.to_timedelta(days, "D"))
     assert ordered.predict_proba(x).mean() == pytest.approx(model.predict_proba(x).mean(), abs=0.02)
 
