@@ -39,7 +39,7 @@ import pandas as pd
 from against.sets import ROOT, SETS, Case, data
 from threadpoolctl import threadpool_limits
 
-from churnkit.learning.calibrate import EDGE, Floats, log_odds, sigmoid
+from churnkit.learning.calibrate import Floats, sigmoid
 from churnkit.learning.resample import METRICS, draws, resampled
 from churnkit.learning.sklearn import ChurnClassifier
 from churnkit.learning.trees import THREADS
@@ -50,6 +50,8 @@ TRIALS = 20
 AIM, TIME = -0.005, 0.1
 OURS, TUNED, AUTOML = "churnkit", "churnkit tuned", "autogluon"
 IN_HOUSE, APART = ("logistic", "lightgbm"), ("catboost", AUTOML)
+TINY = 1e-12
+"""Probabilities stay this far from 0 and 1: not further, because ties would cost a bold contender its ranking."""
 SHOWN = ("auc", "average_precision", "log_loss")
 
 
@@ -115,13 +117,19 @@ class Kept:
         known = self.rows.get(f"{case.name}: {name}", {})
         if {key: known.get(key) for key in asked} != asked:
             made = make()
-            bytes_ = [np.round((log_odds(p) + 16) * 2048).clip(0, 65535).astype("<u2").tobytes() for p in made.p]
+            bytes_ = [np.round((_log_odds(p) + 32) * 1024).clip(0, 65535).astype("<u2").tobytes() for p in made.p]
             known = {**asked, "seconds": round(made.seconds, 1), "version": made.version,
                      "p": [base64.b64encode(one).decode() for one in bytes_]}
             self.rows[f"{case.name}: {name}"] = known
             self.file.write_text(json.dumps(self.rows, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        p = [sigmoid(np.frombuffer(base64.b64decode(one), "<u2").astype(float) / 2048 - 16) for one in known["p"]]
+        p = [sigmoid(np.frombuffer(base64.b64decode(one), "<u2").astype(float) / 1024 - 32) for one in known["p"]]
         return Answer(p, known["seconds"], known["version"])
+
+
+def _log_odds(p: Floats) -> Floats:
+    held = np.clip(np.asarray(p, dtype=float), TINY, 1 - TINY)
+    found: Floats = np.log(held / (1 - held))
+    return found
 
 
 def _digest(case: Case) -> str:
@@ -137,7 +145,7 @@ def spread(case: Case, p: list[Floats]) -> tuple[Floats, Floats]:
     points, resamples = [], []
     for (_, held), one in zip(case.folds, p, strict=True):
         codes, names = pd.factorize(case.entity[held] if case.entity is not None else held)
-        found = resampled(case.y[held].astype(float), np.clip(one, EDGE, 1 - EDGE), codes,
+        found = resampled(case.y[held].astype(float), np.clip(one, TINY, 1 - TINY), codes,
                           draws(len(names), 1000, SEED))
         points.append(found[0])
         resamples.append(found[1])
