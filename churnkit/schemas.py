@@ -301,9 +301,10 @@ OFFERS = ("entity_id", "account_id", "cutoff", "target", "gain_monthly", "curren
 """One row per scored account: what it would gain a month if it expanded, and the chance of each kind, given that it
 does. Where `gain_skill` is false the usual share of MRR stands in, where `kind_skill` is, the usual shares of kinds."""
 
-LABELS = ("row_id", "entity_id", "account_id", "cutoff", "target", "label", "why_none", "kind", "value", "treated",
-          "propensity")
-"""`label` is 0, 1 or missing; `why_none` is '', censored, in the lead, not in the population, or retired."""
+LABELS = ("row_id", "entity_id", "account_id", "cutoff", "target", "label", "why_none", "kind", "value", "after_days",
+          "treated", "propensity")
+"""`label` is 0, 1 or missing; `why_none` is '', censored, in the lead, not in the population, or retired; `after_days`
+counts from the window's start to what made it positive."""
 
 POINTS = ("row_id", "entity", "entity_id", "account_id", "cutoff")
 """Prediction points: `row_id` is unique and stable; `entity` is account or asset."""

@@ -137,7 +137,7 @@ def backtest(rows: TrainingSet, *, folds: int = 5, by_entity: bool = False, term
         if champion is not None:
             predictions["champion"] = champion(train).probability(test.X)
         segment = test.X[SEGMENT].astype(object) if SEGMENT in test.X else None
-        scored.append(test.keys[["row_id", "entity_id", "cutoff"]].assign(
+        scored.append(test.keys[["row_id", "entity_id", "cutoff", "after_days"]].assign(
             fold=f"{fold.start:%Y-%m-%d}", segment=segment, y=y[fold.test],
             **{name: np.clip(p, EDGE, 1 - EDGE) for name, p in predictions.items()}))
         told.append({"start": fold.start, "last_closed": (train.keys["cutoff"] + rows.target.window).max(),

@@ -17,6 +17,7 @@ from churnkit.schemas import LABELS, POINTS
 from churnkit.settings import TargetSettings
 from churnkit.signals.tables import Tables
 
+_DAY = 86_400_000_000  # in microseconds
 CENSORED, IN_LEAD, OUTSIDE, RETIRED = "censored", "in the lead", "not in the population", "retired"
 
 
@@ -25,8 +26,9 @@ def label(target: Target, tables: Tables, points: pd.DataFrame) -> pd.DataFrame:
 
     `label` is 1, 0 or missing, then with the reason in `why_none`. `kind` says what happened: seats, plan or addon of
     an expansion, the code of a failure; `value` is the monthly revenue that an expansion gained, at the prices the
-    account paid. `treated` says whether an outreach task for the account stood inside `[cutoff, window's end)`;
-    `propensity` is the share of the same cutoff's points that were.
+    account paid; `after_days` is how long after the window's start it happened. `treated` says whether an outreach task
+    for the account stood inside `[cutoff, window's end)`; `propensity` is the share of the same cutoff's points that
+    were.
 
     Raises:
         ModelError: If the points are of another entity, or the target has no label function.
@@ -46,6 +48,7 @@ def label(target: Target, tables: Tables, points: pd.DataFrame) -> pd.DataFrame:
             "cutoff": cutoff,
             "target": target.name,
             **{name: found[name] for name in ("label", "why_none", "kind", "value")},
+            "after_days": found["after_us"] / _DAY,
             "treated": treated,
             "propensity": treated.groupby(cutoff).transform("mean").astype("float64"),
         }

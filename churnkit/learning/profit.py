@@ -130,25 +130,30 @@ def lead_times(keys: pd.DataFrame, y: Floats, alarm: Mask, target: Target) -> pd
     """How early the first alarm of each event came: entity_id, first (cutoff of the event's first positive row) and
     days, blank where no row of it was alarmed.
 
-    An event is a run of positive rows of one entity whose label windows overlap. It happens between the last of them
-    plus the target's lead, and the first plus lead and horizon; days are counted to the earliest of these moments, so
-    that no alarm looks earlier than it was.
+    Where every positive row has its `after_days` (see schemas.LABELS), rows whose event is at one moment are one event,
+    and days are counted to it. Otherwise an event is a run of positive rows of one entity whose label windows overlap:
+    it happens between the last of them plus the target's lead, and the first plus lead and horizon; days are counted to
+    the earliest of these moments, so that no alarm looks earlier than it was.
 
     Args:
-        keys: entity_id and cutoff of each row, n rows in any order.
+        keys: entity_id and cutoff of each row, and where they are known after_days, n rows in any order.
         y: Outcomes, shape (n,).
         alarm: Which rows were alarmed, shape (n,).
         target: Whose lead counts.
     """
     rows = pd.DataFrame({"entity_id": keys["entity_id"].to_numpy(), "cutoff": pd.to_datetime(keys["cutoff"]).array,
-                         "y": y, "alarm": alarm}).sort_values(["entity_id", "cutoff"], kind="stable")
-    goes_on = ((rows["y"].shift() > 0) & (rows["entity_id"] == rows["entity_id"].shift())
-               & (rows["cutoff"] - rows["cutoff"].shift() < target.horizon))
-    begins = (rows["y"] > 0) & ~goes_on
-    events = rows.assign(event=begins.cumsum())[rows["y"] > 0]
+                         "y": y, "alarm": alarm,
+                         "after": keys["after_days"].to_numpy(dtype=float) if "after_days" in keys else np.nan})
+    rows = rows.sort_values(["entity_id", "cutoff"], kind="stable")
+    begins = (rows["y"] > 0) & ~((rows["y"].shift() > 0) & (rows["entity_id"] == rows["entity_id"].shift())
+                                 & (rows["cutoff"] - rows["cutoff"].shift() < target.horizon))
+    events = rows.assign(event=begins.cumsum(), happens=rows["cutoff"] + target.lead)[rows["y"] > 0]
+    if events["after"].notna().all():
+        events["happens"] += pd.to_timedelta(events["after"], unit="D").dt.round("ms")
+        events["event"] = events.groupby(["entity_id", "happens"], sort=False).ngroup()
     told = events.assign(told=events["cutoff"].where(events["alarm"])).groupby("event").agg(
-        entity_id=("entity_id", "first"), first=("cutoff", "min"), last=("cutoff", "max"), told=("told", "min"))
-    days = (told["last"] + target.lead - told["told"]).dt.total_seconds() / 86_400
+        entity_id=("entity_id", "first"), first=("cutoff", "min"), happens=("happens", "max"), told=("told", "min"))
+    days = (told["happens"] - told["told"]).dt.total_seconds() / 86_400
     return told[["entity_id", "first"]].assign(days=days).reset_index(drop=True)
 
 
@@ -160,7 +165,8 @@ def alarms(keys: pd.DataFrame, y: Floats, p: Floats, weights: Floats, capacity: 
     mean of `lead_times` over the events of which a row was. Who is contacted does not change with the resample.
 
     Args:
-        keys: entity_id and cutoff of each row; `weights` draws its entities in order of appearance.
+        keys: entity_id and cutoff of each row, and where they are known after_days; `weights` draws its entities in
+            order of appearance.
         y: Outcomes, shape (n,).
         p: Probabilities, shape (n,).
         weights: Draws per resample and entity.

@@ -126,9 +126,11 @@ GROWTH = f"""
   FROM grown g JOIN grown l ON l.n = g.n AND l.t >= g.t AND l.t <= g.t + g.standing
   WHERE g.begins GROUP BY g.n, g.t HAVING bool_and(l.more)
 ), best AS (
-  SELECT n, gain, kind FROM stood QUALIFY row_number() OVER (PARTITION BY n ORDER BY gain DESC NULLS LAST, t, kind) = 1
+  SELECT n, t, gain, kind FROM stood
+  QUALIFY row_number() OVER (PARTITION BY n ORDER BY gain DESC NULLS LAST, t, kind) = 1
 )
 SELECT f.n, f.outside, f.last < f.opens AS early,
-  f.last >= f.until AND g.n IS NOT NULL AS positive, g.kind, g.gain AS value
+  f.last >= f.until AND g.n IS NOT NULL AS positive, g.kind, g.gain AS value,
+  epoch_us(g.t) - epoch_us(f.opens) AS after_us
 FROM fate f LEFT JOIN best g USING (n)
 """

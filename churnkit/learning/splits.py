@@ -16,7 +16,7 @@ from churnkit.errors import ModelError
 from churnkit.learning.targets import Target
 
 Mask = NDArray[np.bool_]
-KEYS = ("row_id", "entity_id", "account_id", "cutoff", "kind", "value", "treated")
+KEYS = ("row_id", "entity_id", "account_id", "cutoff", "kind", "value", "after_days", "treated")
 
 
 @dataclass(frozen=True, eq=False)

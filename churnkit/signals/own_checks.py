@@ -36,7 +36,7 @@ _TWO = ("ratio", "change", "difference")
 _STATES = ("count", "total", "mean", "median", "lowest", "highest", "last", "distinct", "age")
 _NAME = re.compile(r"_?[a-z][a-z0-9_]{0,59}")
 _RESERVED = frozenset({*POINTS, *ENTITIES.values(), "event_timestamp", "created", "label", "target", "cutoff", "value",
-                       "treated", "propensity", "kind", "why_none"})
+                       "treated", "propensity", "kind", "why_none", "after_days"})
 _COMPARISON = re.compile(r"(<=|>=|!=|<|>|=)\s*(-?\d+(?:\.\d+)?)")
 _COMPUTES = ("name", "op", "stream", "of", "at", "where", "window_days", "before", "state", "parts", "kind")
 

@@ -40,6 +40,7 @@ def made(entities=300, months=20, seed=3, *, strength=1.2, target=CHURN, extra=0
             "why_none": "",
             "kind": None,
             "value": np.nan,
+            "after_days": np.nan,
             "treated": False,
             "propensity": 0.0,
         }

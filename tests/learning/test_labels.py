@@ -186,6 +186,19 @@ def test_plans_in_the_settings_order_win_over_prices():
     assert tuple(told(replace(SHORT, name="expansion"), rows, said=said)[i] for i in (0, 2)) == (1, "plan")
 
 
+@pytest.mark.parametrize(("name", "rows", "expected"), [
+    ("churn", [sub(-50, 5)], 3.0),
+    ("expansion", [sub(-50, 5), sub(5, seats=20.0, mrr=200.0)], 3.0),
+    ("expansion", [sub(-50, 6), sub(6, 9, seats=12.0), sub(9, seats=30.0)], 7.0),  # the largest gain's
+    ("expansion", [sub(-50)], None),
+])
+def test_a_label_says_how_long_after_the_windows_start_it_happened(name, rows, expected):
+    """In days from cutoff + lead; blank without an event."""
+    book = tables(subscriptions=subscriptions(*rows))
+    found = label(replace(SHORT, name=name), book, points(["a"], [at(0)]))["after_days"].tolist()
+    assert [expected] == [None if np.isnan(one) else one for one in found]
+
+
 def test_gains_are_in_the_workspaces_currency():
     """Twice the seats at 100 dollars a month gain 90 euros."""
     both = subscriptions(sub(-50, 5), sub(5, seats=20.0, mrr=200.0), sub(-50, account="b"))

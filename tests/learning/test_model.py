@@ -127,6 +127,7 @@ def labels_of(frame):
             "why_none": "",
             "kind": None,
             "value": np.nan,
+            "after_days": np.nan,
             "treated": False,
             "propensity": 0.0,
         }

@@ -162,6 +162,23 @@ def test_lead_times_by_hand():
     pd.testing.assert_frame_equal(found, again)
 
 
+def test_lead_times_reach_to_the_event_where_its_time_is_known():
+    """Rows that foresee one moment are one event, and two within a horizon are two; no row may lack its time."""
+    weekly = Target("maintenance", "asset", horizon=dt.timedelta(days=21), lead=dt.timedelta(days=2))
+    day = pd.date_range("2026-01-05", periods=6, freq="7D", tz="UTC")
+    failed = [day[2] + dt.timedelta(days=3), day[4] + dt.timedelta(days=6.5)]
+    keys = pd.DataFrame({"entity_id": "a", "cutoff": day})
+    after = [next(((when - one) / dt.timedelta(days=1) - 2 for when in failed if when >= one + dt.timedelta(days=2)),
+                  np.nan) for one in day]
+    y = np.array([0.0 <= days < 21 for days in after], dtype=float)
+    keys = keys.assign(after_days=np.where(y > 0, after, np.nan))
+    assert [1, 1, 1, 1, 1, 0] == y.tolist()
+    found = lead_times(keys, y, np.array([0, 1, 0, 0, 1, 1], dtype=bool), weekly)
+    assert [(day[0], 7 + 3.0), (day[3], 6.5)] == list(zip(found["first"], found["days"], strict=True))
+    runs = lead_times(keys.assign(after_days=keys["after_days"].where(keys.index > 0)), y, y > 0, weekly)
+    assert [(day[0], 28 + 2.0)] == list(zip(runs["first"], runs["days"], strict=True))
+
+
 def test_earlier_alarms_lead_by_more():
     """Alarming every row never shortens a lead time, and no lead time exceeds lead and horizon."""
     rng = np.random.default_rng(2)
