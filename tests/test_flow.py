@@ -274,6 +274,34 @@ def test_a_suspect_feature_holds_a_version_back(done, monkeypatch):
     assert (0, False) == (allowed.code, "suspects" in allowed.data["models"][0])
 
 
+def test_who_scores_is_decided_by_figures_or_by_a_person(done, monkeypatch):
+    """Another seed's model is compared with the champion and says how; a person promotes it, and takes it back."""
+    folder, _ = done
+    monkeypatch.setenv("CHURNKIT_TRAINING__SEED", "8")
+    row = jobs.train(folder, moment(AT), ["maintenance"])
+    number = row.data["models"][0]["version"].removeprefix("maintenance-")
+    decided = row.data["models"][0]["promotion"]
+    assert (decided["rule"], set(decided["comparison"]["profit"])) == (
+        "compared", {"challenger", "champion", "difference", "low", "high"})
+    assert any(f"maintenance-{number} is " in note and "which neither had seen" in note for note in row.notes)
+    before = open_registry(load(folder)).champion("maintenance").version
+    who = ("--by", "Ada Lim", "--why", "to see", "--json")
+    other = number if before != f"maintenance-{number}" else "1"
+    code, shown = invoke("promote", "maintenance", other, str(folder), *who)
+    assert (code, json.loads(shown)["champion"]) == (0, f"maintenance-{other}")
+    assert "already" in invoke("promote", "maintenance", other, str(folder), *who)[1]
+    listed = json.loads(invoke("models", str(folder), "--json")[1])
+    assert {f"maintenance-{other}"} == {one["version"] for one in listed["versions"]
+                                        if one["role"] == "champion" and one["version"].startswith("maintenance")}
+    assert ("promote", "Ada Lim", "to see", other) == tuple(
+        listed["history"][-1][name] for name in ("how", "by", "why", "new"))
+    assert "by Ada Lim" in " ".join(invoke("rollback", "maintenance", str(folder), *who)[1].split())
+    assert before == open_registry(load(folder)).champion("maintenance").version
+    code, shown = invoke("promote", "upkeep", "1", str(folder), *who)
+    assert (code, "Known: churn, expansion, maintenance" in shown) == (1, True)
+    assert "Ada Lim" in invoke("models", str(folder))[1]
+
+
 def test_a_feature_made_of_the_outcome_is_suspected():
     """A column that the label made; noise is not."""
     rng = np.random.default_rng(1)

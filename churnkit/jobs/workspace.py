@@ -52,7 +52,7 @@ def workspace(folder: Path) -> Iterator[Settings]:
 
 
 NOW: ContextVar[dt.datetime | None] = ContextVar("now", default=None)
-"""The time of the run, as cli.py read it off the clock: later rows than this are impossible. Not data time."""
+"""The time of the run, as the command read it off the clock: later rows than this are impossible. Not data time."""
 
 
 def read(settings: Settings, at: dt.datetime) -> Tables:

@@ -132,11 +132,11 @@ class Succession:
         self.tracking.client.set_registered_model_alias(self.name, CHALLENGER, number)
 
     def _move(self, number: str) -> None:
-        """Moves the alias; who was challenger is none any more."""
-        self.tracking.client.set_registered_model_alias(self.name, CHAMPION, number)
+        """Moves the alias, after who was challenger is none any more."""
         challenger = self.tracking.alias(self.name, CHALLENGER)
         if challenger is not None and str(challenger.version) == number:
             self.tracking.client.delete_registered_model_alias(self.name, CHALLENGER)
+        self.tracking.client.set_registered_model_alias(self.name, CHAMPION, number)
 
     def _number(self) -> str | None:
         found = self.champion()

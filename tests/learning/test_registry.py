@@ -331,3 +331,116 @@ def test_a_new_database_appears_whole(tmp_path, monkeypatch):
     assert not (tmp_path / "mlflow.db").exists()
     assert Registry(uri, tmp_path / "artifacts").champion("churn") is None
     assert (tmp_path / "mlflow.db").exists()
+
+
+def changes(registry):
+    """Who followed whom, and how."""
+    return [(one.how, one.old, one.new) for one in registry.history("churn")]
+
+
+def roles(registry):
+    """Each version's number with its role."""
+    return {one["version"].split()[0][-1]: one["role"] for one in registry.versions("churn").to_dict("records")}
+
+
+@pytest.fixture
+def three(registry, trained):
+    """Three versions, of which the first is champion and the last challenger."""
+    for seed in (7, 8, 9):
+        registry.register(other(trained, seed=seed), at=AT)
+    return registry
+
+
+WHO = {"by": "Ada Lim", "why": "fewer false alarms", "now": AT}
+
+
+def test_a_person_promotes_and_rolls_back(three):
+    """The history grows by each change and loses none; a rollback leads to the champion before, and further back."""
+    assert {"1": "champion", "2": "", "3": "challenger"} == roles(three)
+    three.promote("churn-3", **WHO)
+    assert {"1": "", "2": "", "3": "champion"} == roles(three)
+    three.promote("churn-2", **WHO)
+    assert three.champion("churn").version == "churn-2"
+    assert [three.rollback("churn", **WHO).new for _ in range(2)] == ["3", "1"]
+    with pytest.raises(ModelError, match=r"there was no champion before.*churnkit promote churn VERSION --by"):
+        three.rollback("churn", **WHO)
+    assert three.champion("churn").version == "churn-1"
+    assert [("rule", None, "1"), ("promote", "1", "3"), ("promote", "3", "2"), ("rollback", "2", "3"),
+            ("rollback", "3", "1")] == changes(three)
+    last = three.history("churn")[-1]
+    assert (last.by, last.why, last.when) == ("Ada Lim", "fewer false alarms", "2026-01-01T00:00:00+00:00")
+
+
+def test_what_is_champion_already_is_promoted_to_nothing(three):
+    three.promote("churn-2", **WHO)
+    assert three.promote("churn-2", **WHO) is None
+    assert [("rule", None, "1"), ("promote", "1", "2")] == changes(three)
+
+
+def test_training_again_does_not_undo_a_rollback(registry, weak, trained):
+    """What a person took away, the same training does not bring back."""
+    registry.register(weak, at=AT)
+    registry.register(trained, at=AT)
+    registry.rollback("churn", **WHO)
+    assert registry.register(trained, at=AT) == "churn-2"
+    assert registry.champion("churn").version == "churn-1"
+
+
+@pytest.mark.parametrize("step", ["set_registered_model_alias", "delete_registered_model_alias",
+                                  "set_registered_model_tag"])
+@pytest.mark.parametrize("what", ["promote", "rollback"])
+def test_a_kill_amid_a_change_leaves_one_champion_and_the_same_call_ends_it(three, step, what, monkeypatch):
+    """Wherever it was killed: one champion, and after the same call the history that there would have been."""
+    three.promote("churn-2", **WHO)
+    if what == "rollback":
+        three.tracking.client.set_registered_model_alias("churn", "challenger", "1")
+    call = ((lambda: three.promote("churn-3", **WHO)) if what == "promote" else
+            (lambda: three.rollback("churn", **WHO)))
+    with monkeypatch.context() as patch:
+        patch.setattr(three.tracking.client, step, killed)
+        with pytest.raises(KilledError):
+            call()
+    assert list(roles(three).values()).count("champion") == 1
+    call()
+    expected = ("promote", "2", "3") if what == "promote" else ("rollback", "2", "1")
+    assert [("rule", None, "1"), ("promote", "1", "2"), expected] == changes(three)
+    assert [expected[2]] == [number for number, role in roles(three).items() if role == "champion"]
+
+
+def test_a_champion_set_by_another_tool_is_written_down_as_found(three):
+    three.tracking.client.set_registered_model_alias("churn", "champion", "2")
+    three.promote("churn-3", **WHO)
+    assert [("rule", None, "1"), ("outside", "1", "2"), ("promote", "2", "3")] == changes(three)
+    assert three.rollback("churn", **WHO).new == "2"
+
+
+def test_versions_that_should_not_score_are_refused_with_the_mend(registry, trained):
+    """Suspect features always, no proven skill unless somebody insists, and what is not there or not whole."""
+    registry.register(trained, at=AT)
+    registry.register(other(trained), at=AT, suspects=["mrr", "plan"])
+    registry.register(other(trained, skill=False), at=AT)
+    with pytest.raises(ModelError, match=r'may know the outcome \(mrr, plan\).*allow = \["mrr", "plan"\], and train'):
+        registry.promote("churn-2", **WHO, anyway=True)
+    with pytest.raises(ModelError, match=r"no proven skill: as champion it scores, but opens no task.*--anyway"):
+        registry.promote("churn-3", **WHO)
+    with pytest.raises(ModelError, match=r"There is no churn-9 .*Its versions are: churn-1, churn-2, churn-3"):
+        registry.promote("churn-9", **WHO)
+    with pytest.raises(ModelError, match=r"'churn' names no version.*churnkit models"):
+        registry.promote("churn", **WHO)
+    for wrong in ({"by": " "}, {"why": ""}, {"why": "x" * 1001}):
+        with pytest.raises(ModelError, match="Say who decided and why"):
+            registry.promote("churn-3", **{**WHO, **wrong}, anyway=True)
+    assert [("rule", None, "1")] == changes(registry)
+    registry.promote("churn-3", **WHO, anyway=True)
+    assert registry.champion("churn")[1:3] == ("churn-3 (no skill)", False)
+    assert registry.register(other(trained, seed=10), at=AT) == "churn-4"
+    assert registry.decision("churn-4").rule == "champion unproven"
+
+
+def test_a_changed_file_is_refused_before_it_is_promoted(three):
+    run = three.tracking.client.get_model_version("churn", "3").run_id
+    file = three.tracking.artifacts / run / "artifacts" / "model" / "artifacts" / "model.json"
+    file.write_bytes(file.read_bytes() + b" ")
+    with pytest.raises(ModelError, match=r"'artifacts/model.json' was changed since it was registered"):
+        three.promote("churn-3", **WHO)
+    assert three.champion("churn").version == "churn-1"

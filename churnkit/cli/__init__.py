@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import json
-import logging
-import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from churnkit.cutoffs import duration, moment
-from churnkit.errors import BusyError, ChurnkitError
+from churnkit.cli import models
+from churnkit.cli.screen import HERE, TODAY, At, DryRun, Folder, Json, Targets, cutoff, do
+from churnkit.cutoffs import duration
 
-if TYPE_CHECKING:
-    from churnkit.jobs import Report
+__all__ = ["app", "main", "pipeline"]
 
 app = typer.Typer(
     name="churnkit",
@@ -31,22 +26,6 @@ app = typer.Typer(
 )
 
 
-def _at(text: str) -> dt.datetime:
-    """The cutoff that the command line names; the only place where the wall clock is read."""
-    return moment(f"{dt.datetime.now(dt.UTC):%Y-%m-%d}" if text == TODAY else text)
-
-
-TODAY = "today"
-WIDTH = 118
-"""Columns of what is printed into a file or a pipe."""
-Folder = Annotated[Path, typer.Argument(help="The workspace: the folder of churnkit.toml.")]
-At = Annotated[str, typer.Option("--at", help="The cutoff, such as 2026-11-01: nothing after it is seen.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of a table.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")]
-Targets = Annotated[list[str] | None, typer.Option("--target", help="Only this target; may be repeated.")]
-HERE = Path()
-
-
 @app.command()
 def init(folder: Folder = HERE,
          source: Annotated[Path | None, typer.Option("--from", help="Propose a mapping of these files.")] = None,
@@ -57,7 +36,7 @@ def init(folder: Folder = HERE,
     """
     from churnkit.jobs import setup
 
-    _do(lambda: setup.init(folder, source), as_json)
+    do(lambda: setup.init(folder, source), as_json)
 
 
 @app.command()
@@ -70,7 +49,7 @@ def simulate(  # noqa: PLR0913 - one option each
     """
     from churnkit.jobs import setup
 
-    _do(lambda: setup.simulate(folder, accounts=accounts, months=months, seed=seed, end=_at(end),
+    do(lambda: setup.simulate(folder, accounts=accounts, months=months, seed=seed, end=cutoff(end),
                                difficulty=difficulty), as_json)
 
 
@@ -82,7 +61,7 @@ def check(folder: Folder = HERE, at: At = TODAY, as_json: Json = False) -> None:
     """
     from churnkit import jobs
 
-    _do(lambda: jobs.check(folder, _at(at)), as_json)
+    do(lambda: jobs.check(folder, cutoff(at)), as_json)
 
 
 class _Features(typer.core.TyperGroup):
@@ -114,7 +93,7 @@ def features_list(folder: Folder = HERE, as_json: Json = False) -> None:
     """
     from churnkit.jobs import definitions
 
-    _do(lambda: definitions.listed(folder), as_json)
+    do(lambda: definitions.listed(folder), as_json)
 
 
 @features_app.command("compute")
@@ -130,7 +109,7 @@ def features(folder: Folder = HERE,
     """
     from churnkit import jobs
 
-    _do(lambda: jobs.features(folder, _at(at), start=_at(start) if start else None,
+    do(lambda: jobs.features(folder, cutoff(at), start=cutoff(start) if start else None,
                               every=duration(every) if every else None, restate=restate), as_json)
 
 
@@ -142,7 +121,7 @@ def train(folder: Folder = HERE, at: At = TODAY, target: Targets = None, as_json
     """
     from churnkit import jobs
 
-    _do(lambda: jobs.train(folder, _at(at), target or ()), as_json)
+    do(lambda: jobs.train(folder, cutoff(at), target or ()), as_json)
 
 
 @app.command()
@@ -157,7 +136,7 @@ def backtest(
     """
     from churnkit import jobs
 
-    _do(lambda: jobs.backtest(folder, _at(at), target or (), folds=folds, by_entity=by_entity), as_json)
+    do(lambda: jobs.backtest(folder, cutoff(at), target or (), folds=folds, by_entity=by_entity), as_json)
 
 
 @app.command()
@@ -170,7 +149,7 @@ def score(folder: Folder = HERE, at: At = TODAY,
     """
     from churnkit import jobs
 
-    _do(lambda: jobs.score(folder, _at(at), explain_all=explain_all), as_json)
+    do(lambda: jobs.score(folder, cutoff(at), explain_all=explain_all), as_json)
 
 
 @app.command()
@@ -181,7 +160,7 @@ def plan(folder: Folder = HERE, at: At = TODAY, dry_run: DryRun = False, as_json
     """
     from churnkit import jobs
 
-    _do(lambda: jobs.plan(folder, _at(at), dry_run=dry_run), as_json)
+    do(lambda: jobs.plan(folder, cutoff(at), dry_run=dry_run), as_json)
 
 
 @app.command()
@@ -192,7 +171,7 @@ def sync(folder: Folder = HERE, at: At = TODAY, dry_run: DryRun = False, as_json
     """
     from churnkit import jobs
 
-    _do(lambda: jobs.sync(folder, _at(at), dry_run=dry_run), as_json)
+    do(lambda: jobs.sync(folder, cutoff(at), dry_run=dry_run), as_json)
 
 
 @app.command()
@@ -203,7 +182,7 @@ def run(folder: Folder = HERE, at: At = TODAY, as_json: Json = False) -> None:
     """
     from churnkit import jobs
 
-    _do(lambda: jobs.run(folder, _at(at)), as_json)
+    do(lambda: jobs.run(folder, cutoff(at)), as_json)
 
 
 @app.command()
@@ -214,7 +193,7 @@ def explain(entity: str, folder: Folder = HERE, at: At = TODAY, as_json: Json = 
     """
     from churnkit import jobs
 
-    _do(lambda: jobs.explain(folder, entity, _at(at)), as_json)
+    do(lambda: jobs.explain(folder, entity, cutoff(at)), as_json)
 
 
 @app.command()
@@ -225,7 +204,7 @@ def impact(folder: Folder = HERE, at: At = TODAY, as_json: Json = False) -> None
     """
     from churnkit import jobs
 
-    _do(lambda: jobs.impact(folder, _at(at)), as_json)
+    do(lambda: jobs.impact(folder, cutoff(at)), as_json)
 
 
 @app.command()
@@ -237,7 +216,7 @@ def demo(folder: Annotated[Path, typer.Argument(help="An empty folder.")] = Path
     """
     from churnkit.jobs import setup
 
-    _do(lambda: setup.demo(folder, accounts), as_json)
+    do(lambda: setup.demo(folder, accounts), as_json)
 
 
 @app.command()
@@ -248,7 +227,7 @@ def doctor(folder: Folder = HERE, as_json: Json = False) -> None:
     """
     from churnkit.jobs import setup
 
-    _do(lambda: setup.doctor(folder), as_json)
+    do(lambda: setup.doctor(folder), as_json)
 
 
 @app.command()
@@ -259,8 +238,11 @@ def upgrade(folder: Folder = HERE, as_json: Json = False) -> None:
     """
     from churnkit.jobs import setup
 
-    _do(lambda: setup.upgrade(folder, _at(TODAY)), as_json)
+    do(lambda: setup.upgrade(folder, cutoff(TODAY)), as_json)
 
+
+for command in (models.models, models.promote, models.rollback):
+    app.command()(command)
 
 audits = typer.Typer(name="audit", no_args_is_help=True, rich_markup_mode=None,
                      help="Look for what is wrong with features. Exit code 3: something is.")
@@ -280,7 +262,7 @@ def audit_time(
     """
     from churnkit.jobs import audits as jobs
 
-    _do(lambda: jobs.audit_time(folder, _at(at), before=before, points=points, methods=method or ()), as_json)
+    do(lambda: jobs.audit_time(folder, cutoff(at), before=before, points=points, methods=method or ()), as_json)
 
 
 @audits.command("features")
@@ -291,7 +273,7 @@ def audit_features(folder: Folder = HERE, at: At = TODAY, as_json: Json = False)
     """
     from churnkit.jobs import audits as jobs
 
-    _do(lambda: jobs.audit_features(folder, _at(at)), as_json)
+    do(lambda: jobs.audit_features(folder, cutoff(at)), as_json)
 
 
 def main() -> None:
@@ -308,68 +290,6 @@ def pipeline(*stations: str) -> None:
         from churnkit import jobs
 
         for station in stations:
-            _do(partial(getattr(jobs, station), folder, _at(at)), as_json)
+            do(partial(getattr(jobs, station), folder, cutoff(at)), as_json)
 
     script()
-
-
-def _do(job: Callable[[], Report], as_json: bool) -> None:
-    """Runs a job, shows its report, and turns its errors into one paragraph and an exit code."""
-    from churnkit.jobs.workspace import NOW
-
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
-    logging.getLogger("churnkit").setLevel(logging.INFO)
-    logging.captureWarnings(capture=True)  # libraries' own deprecations are for us, not for who runs a job
-    logging.getLogger("py.warnings").setLevel(logging.ERROR)
-    try:
-        NOW.set(dt.datetime.now(dt.UTC))
-        report = job()
-    except BusyError as error:
-        _fail(str(error), 4)
-    except ChurnkitError as error:
-        _fail(str(error), 1)
-    except KeyboardInterrupt:
-        _fail("Stopped. Nothing half-written is left; run the same command again to go on.", 130)
-    if as_json:
-        sys.stdout.write(json.dumps({"job": report.title, "notes": report.notes, **report.data}, default=str) + "\n")
-    else:
-        _show(report)
-    if report.code:
-        raise typer.Exit(report.code)
-
-
-def _fail(text: str, code: int) -> None:
-    sys.stderr.write(f"churnkit: {' '.join(text.split())}\n")
-    raise typer.Exit(code)
-
-
-def _show(report: Report) -> None:
-    from rich.console import Console
-    from rich.markdown import Markdown
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    for text in report.texts:
-        console.print(Markdown(text))
-        console.rule(style="dim")
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for row in report.rows:  # rows of another shape make a table of their own
-        groups.setdefault(tuple(row), []).append(row)
-    for names, rows in groups.items():
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        room = console.width
-        for name in names:
-            widest = max(len(name), *(len(_cell(row[name])) for row in rows))
-            width = max(min(widest, room), 8) if name == names[-1] else min(widest, 28)  # the last takes what is left
-            table.add_column(name.replace("_", " "), no_wrap=True, overflow="ellipsis", width=width)
-            room -= width + 2
-        for row in rows:
-            table.add_row(*[Text(_cell(value)) for value in row.values()])
-        console.print(table)
-    for note in report.notes:
-        console.print(Text(note))
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
