@@ -29,9 +29,9 @@ demo: $(READY) ## simulate a book, train, score, plan, and print the top tasks w
 test: $(READY) ## the tests (minutes); slow and real-data suites have targets of their own
 	@$(BIN)/python -m pytest -n auto --dist loadfile
 
-test-spark: $(READY) ## every feature on Spark against DuckDB (installs pyspark once; skips where there is no Java)
+test-spark: $(READY) ## features on Spark against DuckDB, registered models by spark_udf against ours (installs pyspark once; skips where there is no Java)
 	@if command -v java > /dev/null || test -x "$${JAVA_HOME:-/nowhere}/bin/java"; then $(MAKE) --no-print-directory $(SPARK); fi
-	@$(BIN)/python -m pytest -m spark -rs tests/signals/test_engines.py
+	@$(BIN)/python -m pytest -m spark -rs tests/signals/test_engines.py tests/learning/test_scorer.py
 
 # Apart from the rest: pyspark is 400 MB, and who works on one machine needs none of it.
 $(SPARK): requirements-spark.lock $(READY)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import sys
 import uuid
 from pathlib import Path
 
@@ -12,6 +14,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(os.environ.get("CHURNKIT_GOLDEN", ROOT.parent / "shared" / "golden"))
 REAL_DATA = Path(os.environ.get("CHURNKIT_REAL_DATA", ROOT.parent / "shared" / "data"))
+SESSION = {
+    "spark.master": "local[2]", "spark.driver.memory": "1g", "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false", "spark.sql.shuffle.partitions": "2",
+    # A few hundred rows are added up sooner than the code that would do it quickly is compiled.
+    "spark.sql.adaptive.enabled": "false", "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+}
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +57,20 @@ def postgres():
     with server.connect() as connection:
         connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
     server.dispose()
+
+
+@pytest.fixture(scope="module")
+def spark(tmp_path_factory):
+    """A session of this machine for the whole suite; skips where Spark or Java is absent."""
+    sql = pytest.importorskip("pyspark.sql", reason="pyspark is not installed; `make test-spark` installs it")
+    java = Path(os.environ.get("JAVA_HOME", "/nowhere")) / "bin" / "java"
+    if not shutil.which("java") and not java.is_file():
+        pytest.skip("there is no Java; Spark needs 17: set JAVA_HOME, or install a JRE")
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = sql.SparkSession.builder.config("spark.sql.warehouse.dir", str(tmp_path_factory.mktemp("warehouse")))
+    for name, value in SESSION.items():
+        builder = builder.config(name, value)
+    session = builder.getOrCreate()
+    session.sparkContext.setLogLevel("OFF")
+    yield session
+    session.stop()

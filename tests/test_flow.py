@@ -274,11 +274,16 @@ def test_a_suspect_feature_holds_a_version_back(done, monkeypatch):
     assert (0, False) == (allowed.code, "suspects" in allowed.data["models"][0])
 
 
-def test_who_scores_is_decided_by_figures_or_by_a_person(done, monkeypatch):
+def test_who_scores_is_decided_by_figures_or_by_a_person(done):
     """Another seed's model is compared with the champion and says how; a person promotes it, and takes it back."""
     folder, _ = done
-    monkeypatch.setenv("CHURNKIT_TRAINING__SEED", "8")
-    row = jobs.train(folder, moment(AT), ["maintenance"])
+    file = folder / "churnkit.toml"
+    kept = file.read_text(encoding="utf-8")
+    file.write_text(f"{kept}\n[training]\nseed = 8\n", encoding="utf-8")
+    try:
+        row = jobs.train(folder, moment(AT), ["maintenance"])
+    finally:
+        file.write_text(kept, encoding="utf-8")
     number = row.data["models"][0]["version"].removeprefix("maintenance-")
     decided = row.data["models"][0]["promotion"]
     assert (decided["rule"], set(decided["comparison"]["profit"])) == (

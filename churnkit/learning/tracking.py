@@ -160,6 +160,17 @@ def save_scorer(folder: Path, files: Mapping[str, Path], model: Model) -> None:
             f"pandas=={pd.__version__}",
         ],
     )
+    _forget(folder / "MLmodel")
+
+
+def _forget(file: Path) -> None:
+    """Takes the paths of this machine out of MLmodel: MLflow keeps where each file came from, and reads only names."""
+    kept = mlflow.models.Model.load(str(file))
+    flavor = kept.flavors["python_function"]
+    flavor["model_code_path"] = _SCORER.name
+    for one in flavor["artifacts"].values():
+        one["uri"] = one["path"]
+    kept.save(str(file))
 
 
 @contextmanager

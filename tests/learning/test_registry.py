@@ -5,11 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import json
 import shutil
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from churnkit.errors import ModelError
@@ -292,23 +290,6 @@ def test_figures_plots_and_both_fits_are_logged(registered, trained):
     kept = {path.relative_to(folder.parent).as_posix() for path in folder.parent.rglob("*")}
     assert {"evaluation.png", "evaluation.csv", "holdout/model.txt", "holdout/model.json"} <= kept
     assert json.loads(client.get_model_version("churn", "1").tags["churnkit.files"])
-
-
-def test_other_peoples_tools_get_the_same_probabilities(registered, trained, book):
-    """MLflow's own loader runs scorer.py from the artefact, which knows nothing of churnkit."""
-    assert "churnkit" not in [
-        line.split()[1].split(".")[0]
-        for line in (registered[1] / "scorer.py").read_text().splitlines()
-        if line.startswith(("import ", "from "))
-    ]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from mlflow import pyfunc
-
-        scorer = pyfunc.load_model(str(registered[1]))
-        inputs = book[0][list(trained.model.features)].head(500)
-        found = scorer.predict(inputs)
-    np.testing.assert_allclose(trained.model.probability(book[0].head(500)), found["probability"], atol=1e-12)
 
 
 def test_nothing_below_this_file_needs_a_network_or_git():

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -23,31 +20,6 @@ from churnkit.signals.tables import read_tables
 # PySpark leaves the sockets that it reads results from to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning",
                                         "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
-
-SESSION = {
-    "spark.master": "local[2]", "spark.driver.memory": "1g", "spark.ui.enabled": "false",
-    "spark.ui.showConsoleProgress": "false", "spark.sql.shuffle.partitions": "2",
-    # A few hundred rows are added up sooner than the code that would do it quickly is compiled.
-    "spark.sql.adaptive.enabled": "false", "spark.sql.codegen.wholeStage": "false",
-    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-}
-
-
-@pytest.fixture(scope="module")
-def spark(tmp_path_factory):
-    """A session of this machine for the whole suite; skips where Spark or Java is absent."""
-    sql = pytest.importorskip("pyspark.sql", reason="pyspark is not installed; `make test-spark` installs it")
-    java = Path(os.environ.get("JAVA_HOME", "/nowhere")) / "bin" / "java"
-    if not shutil.which("java") and not java.is_file():
-        pytest.skip("there is no Java; Spark needs 17: set JAVA_HOME, or install a JRE")
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    builder = sql.SparkSession.builder.config("spark.sql.warehouse.dir", str(tmp_path_factory.mktemp("warehouse")))
-    for name, value in SESSION.items():
-        builder = builder.config(name, value)
-    session = builder.getOrCreate()
-    session.sparkContext.setLogLevel("OFF")
-    yield session
-    session.stop()
 
 
 @pytest.mark.spark
