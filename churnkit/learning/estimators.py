@@ -18,6 +18,7 @@ from churnkit.learning.trees import (
     DEFAULT_ROUNDS,
     MAX_ROUNDS,
     THREADS,
+    fitted,
     grow,
     levelled_loss,
     matrix,
@@ -70,14 +71,8 @@ class Hazard:
 
     @property
     def booster_(self) -> lgb.Booster:
-        """LightGBM's own model.
-
-        Raises:
-            ModelError: If the curve was not fitted yet.
-        """
-        if self._booster is None:
-            raise ModelError(f"The {self.name} curve is not fitted. Call fit(features, durations) first.")
-        return self._booster
+        """LightGBM's own model; a ModelError until it is fitted."""
+        return fitted(self._booster, f"{self.name} curve is")
 
     @one_order()
     def fit(self, x: pd.DataFrame, spans: Durations, rounds: int | None = None) -> Hazard:
@@ -211,14 +206,8 @@ class CappedLife:
 
     @property
     def booster_(self) -> lgb.Booster:
-        """LightGBM's own model.
-
-        Raises:
-            ModelError: If it was not fitted yet.
-        """
-        if self._booster is None:
-            raise ModelError(f"The {self.name} life is not fitted. Call fit(features, durations) first.")
-        return self._booster
+        """LightGBM's own model; a ModelError until it is fitted."""
+        return fitted(self._booster, f"{self.name} life is")
 
     @one_order()
     def fit(self, x: pd.DataFrame, spans: Durations, rounds: int | None = None) -> CappedLife:

@@ -16,6 +16,7 @@ from churnkit.learning.trees import (
     DEFAULT_ROUNDS,
     MAX_ROUNDS,
     THREADS,
+    fitted,
     grow,
     matrix,
     one_order,
@@ -69,14 +70,8 @@ class Gains:
 
     @property
     def booster_(self) -> lgb.Booster:
-        """LightGBM's own model.
-
-        Raises:
-            ModelError: If it was not fitted yet.
-        """
-        if self._booster is None:
-            raise ModelError(f"The {self.name} gains are not fitted. Call fit(rows, prior) first.")
-        return self._booster
+        """LightGBM's own model; a ModelError until it is fitted."""
+        return fitted(self._booster, f"{self.name} gains are")
 
     @one_order()
     def fit(self, rows: TrainingSet, prior: float, found: Gains | None = None) -> Gains:

@@ -18,6 +18,7 @@ from churnkit.learning.trees import (
     DEFAULT_ROUNDS,
     MAX_ROUNDS,
     THREADS,
+    fitted,
     grow,
     matrix,
     one_order,
@@ -58,14 +59,8 @@ class Kinds:
 
     @property
     def booster_(self) -> lgb.Booster:
-        """LightGBM's own model.
-
-        Raises:
-            ModelError: If it was not fitted yet.
-        """
-        if self._booster is None:
-            raise ModelError(f"The {self.name} {self.what} are not fitted. Call fit(features, kinds) first.")
-        return self._booster
+        """LightGBM's own model; a ModelError until it is fitted."""
+        return fitted(self._booster, f"{self.name} {self.what} are")
 
     @one_order()
     def fit(self, x: pd.DataFrame, kinds: NDArray[np.object_], spans: Iterable[tuple[Mask, Mask]] = (),

@@ -170,6 +170,17 @@ def grow_in_step(fits: Sequence[tuple[Mapping[str, Any], Mapping[str, Any], Mapp
     return boosters, best
 
 
+def fitted(booster: lgb.Booster | None, what: str) -> lgb.Booster:
+    """The booster of an estimator, once there is one.
+
+    Raises:
+        ModelError: If there is none yet.
+    """
+    if booster is None:
+        raise ModelError(f"The {what} not fitted. Call fit(...) first.")
+    return booster
+
+
 def write_parts(name: str, booster: lgb.Booster, about: Mapping[str, Any], version: int = FORMAT) -> dict[str, str]:
     """An estimator as two texts: NAME.txt (LightGBM's) and NAME.json (everything else)."""
     data = {**about, "format": version, "lightgbm": lgb.__version__}
