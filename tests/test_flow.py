@@ -305,6 +305,11 @@ def test_who_scores_is_decided_by_figures_or_by_a_person(done):
     code, shown = invoke("promote", "upkeep", "1", str(folder), *who)
     assert (code, "Known: churn, expansion, maintenance" in shown) == (1, True)
     assert "Ada Lim" in invoke("models", str(folder))[1]
+    card = json.loads(invoke("card", "maintenance", str(folder), "--version", other, "--json")[1])["card"]
+    assert "by Ada Lim (promote): to see" in card
+    assert "| asset\\_events | 2026-11-01 |" in card
+    assert invoke("card", "maintenance", str(folder), "--out", str(folder / "card.md"))[0] == 0
+    assert (folder / "card.md").read_text(encoding="utf-8").startswith("# The maintenance model")
 
 
 def test_a_feature_made_of_the_outcome_is_suspected():

@@ -241,7 +241,7 @@ def upgrade(folder: Folder = HERE, as_json: Json = False) -> None:
     do(lambda: setup.upgrade(folder, cutoff(TODAY)), as_json)
 
 
-for command in (models.models, models.promote, models.rollback):
+for command in (models.models, models.card, models.promote, models.rollback):
     app.command()(command)
 
 audits = typer.Typer(name="audit", no_args_is_help=True, rich_markup_mode=None,

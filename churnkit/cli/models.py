@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -45,3 +46,16 @@ def rollback(target: Target, folder: Folder = HERE, *, by: By, why: Why, as_json
     from churnkit.jobs import models as jobs
 
     do(lambda: jobs.rollback(folder, target, by=by, why=why), as_json)
+
+
+def card(target: Target, folder: Folder = HERE, *,
+         version: Annotated[str | None, typer.Option(help="Its number; left out, the one that scores.")] = None,
+         out: Annotated[Path | None, typer.Option(help="Write the Markdown to this file.")] = None,
+         as_json: Json = False) -> None:
+    """Show a model's card: data, figures, drivers, weak segments, fairness, who approved it.
+
+    Example: churnkit card churn acme --out churn.md
+    """
+    from churnkit.jobs import models as jobs
+
+    do(lambda: jobs.card(folder, target, version, out), as_json)

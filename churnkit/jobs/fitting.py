@@ -80,6 +80,7 @@ def train_all(settings: Settings, tables: Tables, at: dt.datetime, names: Sequen
 
 def _train(settings: Settings, tables: Tables, target: Target, at: dt.datetime) -> tuple[dict[str, Any], list[str]]:
     from churnkit.learning.attributes import attributes
+    from churnkit.learning.card import About
     from churnkit.learning.durations import durations, edges, horizons
     from churnkit.learning.labels import label
     from churnkit.learning.training import train as fit
@@ -112,7 +113,9 @@ def _train(settings: Settings, tables: Tables, target: Target, at: dt.datetime) 
         notes += said
     pay, said = _terms(settings, tables, dataset.since(trained.splits.test_at))
     registry = open_registry(settings)
-    version = registry.register(trained, at=at, suspects=suspects, terms=pay, now=NOW.get())
+    version = registry.register(trained, at=at, suspects=suspects, terms=pay, now=NOW.get(), about=About(
+        at, {name: when for name, when in tables.covers_until.items() if tables.has(name)}, _protected(store, target),
+        suspects, store.catalog))
     decided = registry.decision(version)
     notes += [*said, *([f"{target.name}: {decided.says(version)}"] if decided else [])]
     row = {"target": target.name, "version": version, **trained.evaluation.summary(),

@@ -66,6 +66,27 @@ def rollback(folder: Path, target: str, *, by: str, why: str) -> Report:
                   data={"target": target, "champion": f"{target}-{done.new}", "change": asdict(done)})
 
 
+def card(folder: Path, target: str, version: str | None = None, out: Path | None = None) -> Report:
+    """The model card of a version; left out, of the one that scores. With `out`, into a file.
+
+    Raises:
+        ModelError: If there is no such version or card, or the file cannot be written.
+    """
+    registry = open_registry(load(folder))  # only read: nobody is kept out
+    champion = None if version else registry.champion(_known(target))
+    if not version and champion is None:
+        raise ModelError(f"{target}: no model was trained yet. Train one with: churnkit train")
+    name = champion.version if champion else f"{_known(target)}-{str(version).removeprefix(f'{target}-')}"
+    text = registry.card(name)
+    if out is None:
+        return Report("card", texts=[text], data={"version": name, "card": text})
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ModelError(f"'{out}' cannot be written ({error.strerror}). Name another file with --out.") from None
+    return Report("card", notes=[f"The card of {name} is in '{out}'."], data={"version": name, "file": str(out)})
+
+
 def _said(target: str, change: Change) -> str:
     before = f"{target}-{change.old}" if change.old else "none"
     return (f"{target}: {target}-{change.new} is the champion now, {before} was before; decided by {change.by}: "

@@ -14,8 +14,9 @@ import pandas as pd
 
 from churnkit.cutoffs import moment
 from churnkit.errors import ModelError
-from churnkit.learning import artefact
+from churnkit.learning import artefact, card
 from churnkit.learning.artefact import digest, model_hash
+from churnkit.learning.card import About
 from churnkit.learning.estimators import CappedLife, Hazard
 from churnkit.learning.gains import Gains
 from churnkit.learning.kinds import Kinds
@@ -28,6 +29,8 @@ from churnkit.learning.training import Trained
 
 _FILES, _HOLDOUT = "churnkit.files", "churnkit.holdout"
 _FINGERPRINT, _SUSPECTS, _DECISION = "churnkit.fingerprint", "churnkit.suspects", "churnkit.decision"
+LONGEST_TEXT = 5000
+"""Characters of a description that registries hold; the card's file is whole."""
 _VERSIONS = ["version", "at", "test_at", "skill", "log_loss_gain", "role", "decided", "model_hash"]
 
 
@@ -63,7 +66,7 @@ class Registry:
             self.tracking = Tracking(uri, artifacts)
 
     def register(self, trained: Trained, *, at: dt.datetime, suspects: Sequence[str] = (), terms: Terms | None = None,
-                 now: dt.datetime | None = None) -> str:
+                 now: dt.datetime | None = None, about: About | None = None) -> str:
         """Logs both fits, figures, plots and hashes; registers the version, decides whether it becomes champion, and
         returns its name, such as 'churn-3'.
 
@@ -75,14 +78,18 @@ class Registry:
             suspects: Features that may know the outcome; with them it becomes no champion.
             terms: What a contact costs and brings; without them positives reached are compared.
             now: The time of the run, for the history of champions; left out, `at`.
+            about: What its card tells beyond the training run.
         """
         name, same = trained.model.target.name, _identity(trained, suspects)
         fingerprint = digest(json.dumps([*same.items(), model_hash(trained.holdout_parts())]).encode())
         with quiet():
-            version = self._registered(name, fingerprint) or self._add(trained, at, {**same, _FINGERPRINT: fingerprint})
+            text = card.body(trained, about or About(at, suspects=suspects), same["data_hash"], same["model_hash"])
+            version = (self._registered(name, fingerprint)
+                       or self._add(trained, at, {**same, _FINGERPRINT: fingerprint}, text))
             if _DECISION not in version.tags:
                 self._decide(version, trained, terms)
             self._follow(version, now or at)
+            self._approve(name)
             return _called(version)
 
     def champion(self, name: str) -> Champion | None:
@@ -151,7 +158,9 @@ class Registry:
         by_whom = signed(by, why)
         with quiet():
             self._may(self._version(name, number), anyway=anyway)
-            return Succession(self.tracking, name).promote(number, by_whom, now)
+            done = Succession(self.tracking, name).promote(number, by_whom, now)
+            self._approve(name)
+            return done
 
     def rollback(self, name: str, *, by: str, why: str, now: dt.datetime) -> Change:
         """Makes the champion before this one champion again; each rollback goes one further back.
@@ -167,7 +176,36 @@ class Registry:
                 raise ModelError(f"{name}: there was no champion before. See churnkit models, and promote by hand: "
                                  f"churnkit promote {name} VERSION --by NAME --why TEXT")
             self._may(self._version(name, number), anyway=True)
-            return line.roll_back(number, by_whom, now)
+            done = line.roll_back(number, by_whom, now)
+            self._approve(name)
+            return done
+
+    def card(self, version: str) -> str:
+        """The model card of a version, such as churn-3, in Markdown, with who approved it.
+
+        Raises:
+            ModelError: If there is no such version, or it was registered without a card.
+        """
+        with quiet():
+            found = self._version(*named(version))
+            try:
+                text = (self.tracking.folder(found, "") / card.FILE).read_text(encoding="utf-8")
+            except OSError:
+                raise ModelError(f"{_called(found)} has no card: its file is missing. Restore it from a backup, or "
+                                 "train again: churnkit train.") from None
+            return card.approved(text, _called(found), self.decision(version),
+                                 Succession(self.tracking, found.name).history())
+
+    def _approve(self, name: str) -> None:
+        """Writes who approved what into the cards of the target's versions, where it is not there yet."""
+        for version in self.tracking.versions(name):
+            try:
+                text = self.card(f"{name}-{version.version}")
+            except ModelError:
+                continue  # its files are gone; who asks for the card is told
+            if version.description != text[:LONGEST_TEXT]:
+                self.tracking.client.log_text(str(version.run_id), text, card.FILE)
+                self.tracking.client.update_model_version(name, str(version.version), text[:LONGEST_TEXT])
 
     def _registered(self, name: str, fingerprint: str) -> ModelVersion | None:
         """The version of just this run, if its files are whole: one whose files were changed is trained anew."""
@@ -180,7 +218,7 @@ class Registry:
                 return version
         return None
 
-    def _add(self, trained: Trained, at: dt.datetime, tags: Mapping[str, str]) -> ModelVersion:
+    def _add(self, trained: Trained, at: dt.datetime, tags: Mapping[str, str], text: str) -> ModelVersion:
         """A run with everything that the training found, and the version of it."""
         name = trained.model.target.name
         with (self.tracking.run(f"{name} {at:%Y-%m-%d}", {"target": name, "at": at.isoformat()}) as run_id,
@@ -188,6 +226,7 @@ class Registry:
             self.tracking.log(run_id, artefact.params(trained), artefact.metrics(trained), {"skill": tags["skill"]})
             root = Path(folder)
             artefact.write(root, trained)
+            (root / card.FILE).write_text(text, encoding="utf-8")
             files = artefact.texts(root / "parts", trained.to_parts())
             save_scorer(root / "model", files, trained.model)
             for file in files.values():
