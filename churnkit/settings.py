@@ -206,6 +206,9 @@ class TrainingSettings(Frozen):
     does not have are passed over."""
     fairness: list[str] = Field(default_factory=list)
     """The same for fairness; these may be protected, because an evaluation may look at what no model may."""
+    treated: Literal["weigh", "drop", "keep"] = "weigh"
+    """What training makes of rows that outreach was spent on: the untreated ones count for them, by how likely each was
+    to be treated ('weigh'); they are left out ('drop') or taken as they are ('keep'), both of which are biased."""
 
 
 class ValueSettings(Frozen):

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from churnkit.errors import FeatureError, ModelError, did_you_mean
+from churnkit.jobs.act import policy_of
 from churnkit.jobs.learn import ensure
 from churnkit.jobs.report import HELD_BACK
 from churnkit.jobs.workspace import NOW, log, open_registry, open_store, targets
@@ -85,6 +86,7 @@ def _train(settings: Settings, tables: Tables, target: Target, at: dt.datetime) 
     from churnkit.learning.labels import label
     from churnkit.learning.training import train as fit
     from churnkit.learning.training import training_set
+    from churnkit.learning.treated import taken
 
     store, days = open_store(settings), horizons(target, settings)
     points, followed = _history(tables, store, target, at, days)
@@ -94,11 +96,13 @@ def _train(settings: Settings, tables: Tables, target: Target, at: dt.datetime) 
     dataset = training_set(target, features, label(target, tables, points), groups, ask.fairness)
     found = suspected(dataset)
     suspects = [name for name in found["feature"] if name not in settings.features.allow]
+    dataset, outreach = taken(dataset, ask.treated, control=policy_of(settings).control.share, seed=ask.seed)
     log.info("training %s on %d labelled rows", target.name, len(dataset.y))
     trained = fit(target, dataset, seed=ask.seed, test_share=ask.test_share, trials=ask.tune,
                   storage=f"sqlite:///{(settings.state / 'tuning.db').resolve()}")
     shut = ", ".join(_protected(store, target))
     said = [f"{target.name}: protected, so neither inputs nor reasons: {shut}"] if shut else []
+    said = [*filter(None, [outreach]), *said]
     notes = [dataset.says(), *said, *_absent(store, settings, groups), trained.evaluation.says(),
              *filter(None, [trained.evaluation.weak()]), *_tuned(trained, ask.tune)]
     if days:
@@ -199,10 +203,12 @@ def _dataset(settings: Settings, tables: Tables, target: Target, at: dt.datetime
     """All rows of the past with features and a mature label."""
     from churnkit.learning.labels import label
     from churnkit.learning.training import training_set
+    from churnkit.learning.treated import taken
 
-    store = open_store(settings)
+    store, ask = open_store(settings), settings.training
     points, _ = _history(tables, store, target, at, ())
-    return training_set(target, store.read(points, target), label(target, tables, points))
+    rows = training_set(target, store.read(points, target), label(target, tables, points))
+    return taken(rows, ask.treated, control=policy_of(settings).control.share, seed=ask.seed).rows
 
 
 def backtest_all(settings: Settings, tables: Tables, at: dt.datetime, names: Sequence[str], folds: int, *,

@@ -42,7 +42,8 @@ class Backtest:
     entities of the part; each of the predictions model, baseline and champion has its figure and a `_low` and `_high`,
     and so has `minus_baseline` and `minus_champion`, the model's figure less theirs on the same resamples. Bounds hold
     95% of the resamples of entities. A loss or error is better when lower, all else when higher. `folds` says what each
-    fold learnt from, `scored` holds every tested row: keys, fold, segment, y and the predictions.
+    fold learnt from, `scored` holds every tested row: keys, fold, segment, y, weight and
+    the predictions.
     """
 
     target: Target
@@ -138,7 +139,7 @@ def backtest(rows: TrainingSet, *, folds: int = 5, by_entity: bool = False, term
             predictions["champion"] = champion(train).probability(test.X)
         segment = test.X[SEGMENT].astype(object) if SEGMENT in test.X else None
         scored.append(test.keys[["row_id", "entity_id", "cutoff", "after_days"]].assign(
-            fold=f"{fold.start:%Y-%m-%d}", segment=segment, y=y[fold.test],
+            fold=f"{fold.start:%Y-%m-%d}", segment=segment, y=y[fold.test], weight=test.weights,
             **{name: np.clip(p, EDGE, 1 - EDGE) for name, p in predictions.items()}))
         told.append({"start": fold.start, "last_closed": (train.keys["cutoff"] + rows.target.window).max(),
                      "train_rows": len(train), "train_positives": train.positives, "test_rows": len(test),
@@ -156,10 +157,12 @@ def figures(keys: pd.DataFrame, y: Floats, p: Floats, weights: Floats, terms: Te
             target: Target) -> tuple[Floats, Floats]:
     """`FIGURES` on the rows themselves, shape (m,), and on each resample, (resamples, m); undefined is NaN.
 
-    `weights` draws the entities of `keys` in order of appearance.
+    `weights` draws the entities of `keys` in order of appearance. Where `keys` say by `weight` how much each row
+    counts, the metrics heed it; profit and alarms are those of the rows.
     """
     codes = pd.factorize(keys["entity_id"])[0]
-    plain = resampled(y, p, codes, weights)
+    counts = keys["weight"].to_numpy(dtype=float) if "weight" in keys else None
+    plain = resampled(y, p, codes, weights, counts)
     paid = profits(y, p, codes, weights, terms) if terms is not None else (
         np.full(len(PROFITS), np.nan), np.full((len(weights), len(PROFITS)), np.nan))
     early = alarms(keys, y, p, weights, terms.capacity if terms is not None else None, target)

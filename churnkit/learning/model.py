@@ -114,7 +114,7 @@ class Model:
             )
         self.features = tuple(train.X.columns)
         self.levels = word_levels(train.X)
-        self.base_rate = float(y.mean())
+        self.base_rate = float(np.average(y, weights=train.weights))
         shares = train.y.groupby(train.keys["cutoff"].to_numpy()).mean()
         self.shares = float(shares.min()), float(shares.max())
         x = self._matrix(train.X)
