@@ -88,9 +88,8 @@ def likeliest(train: Figures, test: Figures, wrong: float = np.nan) -> Doubt:
     if not test.enough:
         fewest = min(test.with_yes, test.with_no)
         what = "positives" if test.with_yes == fewest else "negatives"
-        return Doubt(f"too few {what}", f"too few {what}: {fewest} {'have' if fewest != 1 else 'has'} one in the test "
-                                        f"period, and {FEWEST} are needed. A longer history or a longer horizon gives "
-                                        "more.")
+        return Doubt(f"too few {what}", f"too few {what}: counted by entity the test period has {fewest}, and {FEWEST} "
+                                        "are needed. A longer history or a longer horizon gives more.")
     if wrong > WRONG:
         return Doubt("label noise", f"label noise: at least {wrong:.0%} of the positive labels are contradicted by the "
                                     "next label of the same entity, whose window holds most of the same days. See how "

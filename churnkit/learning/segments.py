@@ -110,7 +110,8 @@ def weak(target: str, found: pd.DataFrame) -> str:
     without, off = judged[~judged["skill"]], found[~found["calibrated"]]
     told = f"{target}: skill is proven in {int(judged['skill'].sum())} of {len(judged)} segments"
     if 0 < len(without) < len(judged):
-        told += f", not in {_named(without, 'AUC {auc:.2f}, {auc_low:.2f} to {auc_high:.2f}')}"
+        likely = ", {reason}" if (without["reason"] != "").all() else ""
+        told += f", not in {_named(without, 'AUC {auc:.2f}, {auc_low:.2f} to {auc_high:.2f}' + likely)}"
     told += "."
     if len(off):
         told += f" The probabilities are off in {_named(off, '{predicted:.1%} predicted, {observed:.1%} observed')}."

@@ -84,5 +84,5 @@ def lived(entities=600, months=26, seed=1, *, strength=1.0, rate=0.012, fault=""
     frame["row_id"] = [f"account:{e}@{c.isoformat()}" for e, c in zip(frame["entity_id"], frame["cutoff"], strict=True)]
     frame = frame.assign(entity=target.entity, account_id=frame["entity_id"])
     labels = frame[["row_id", "entity_id", "account_id", "cutoff", "label"]].assign(
-        target=target.name, why_none="", kind=None, value=np.nan, treated=False, propensity=0.0)
+        target=target.name, why_none="", kind=None, value=np.nan, after_days=np.nan, treated=False, propensity=0.0)
     return frame.drop(columns="label"), labels.assign(label=labels["label"].astype("Int64"))

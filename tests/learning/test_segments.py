@@ -79,6 +79,8 @@ def test_what_is_planted_is_found():
     assert told.startswith("churn: skill is proven in 2 of 4 segments, not in kind 'kind 1' (AUC 0.")
     assert "The probabilities are off in kind 'kind 2' (" in told
     assert told.endswith("1 has too few outcomes to judge.")
+    assert "to 0." in told
+    assert ", no signal)" in weak("churn", found.reset_index().assign(reason="no signal"))
 
 
 def test_chance_alone_proves_nothing():

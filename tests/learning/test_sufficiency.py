@@ -14,17 +14,17 @@ from churnkit.signals.tables import Tables
 
 @pytest.fixture(scope="module")
 def tables():
-    """200 accounts, 700 days; every second leaves at some time, nobody grows, three quarters use it."""
-    accounts = pd.DataFrame({"account_id": [f"{k:03d}" for k in range(200)], "created_at": at(-900)})
+    """400 accounts, 700 days; every second leaves at some time, nobody grows, three quarters use it."""
+    accounts = pd.DataFrame({"account_id": [f"{k:03d}" for k in range(400)], "created_at": at(-900)})
     held = accounts.assign(
         started_at=at(-50),
-        ended_at=[at(20 + 3 * k) if k % 2 else None for k in range(200)],
+        ended_at=[at(20 + 3 * k // 2) if k % 2 else None for k in range(400)],
         seats=5.0,
         mrr=50.0,
         plan="team",
         currency="EUR",
     ).drop(columns="created_at")
-    used = pd.DataFrame([(f"{k:03d}", at(day), "x") for k in range(150) for day in range(0, 700, 20)],
+    used = pd.DataFrame([(f"{k:03d}", at(day), "x") for k in range(300) for day in range(0, 700, 20)],
                         columns=["account_id", "occurred_at", "event"])
     return Tables.from_frames(Settings(covers_until=at(700)), accounts=accounts, subscriptions=held, usage_events=used)
 
@@ -41,7 +41,7 @@ def test_data_that_do_not_name_the_threshold_and_the_mend(tables):
     found = verdict(EXPANSION, tables, tables.settings, at(700))
     assert not found.ok
     assert found.labels["positive"] == 0
-    assert "expansion: positives to fit: 0 found, 40 needed. A longer history" in "\n".join(found.sentences())
+    assert "expansion: positives to fit: 0 found, 120 needed. A longer history" in "\n".join(found.sentences())
     assert found.to_dict()["checks"][1]["ok"] is False
 
 
