@@ -46,7 +46,7 @@ from churnkit.learning.trees import THREADS
 
 HERE = Path(__file__).parent
 SEED = 7
-TRIALS = 20
+TRIALS = 10
 AIM, TIME = -0.005, 0.1
 OURS, TUNED, AUTOML = "churnkit", "churnkit tuned", "autogluon"
 IN_HOUSE, APART = ("logistic", "lightgbm"), ("catboost", AUTOML)

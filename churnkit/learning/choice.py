@@ -14,10 +14,11 @@ from churnkit.learning.calibrate import EDGE, KINDS, Floats, Kind, level, sigmoi
 
 __all__ = ["FORMS", "Blend", "blend", "kind", "share"]
 
-FORMS: Final = {"logistic regression": 0.0, "blend": 0.5, "trees": 1.0}
+FORMS: Final = {"logistic regression": 0.0, "mostly logistic regression": 0.25, "blend": 0.5, "mostly trees": 0.75,
+                "trees": 1.0}
 """The share of the trees in a model's raw score; the rest is the logistic regression's. The plainest first.
 
-The blend has halves: a fitted share would follow the noise of the few positives there are."""
+Shares come in quarters: a fitted one would follow the noise of the few positives there are."""
 T = TypeVar("T")
 USUAL: Kind = "platt"
 FEWEST = 30
