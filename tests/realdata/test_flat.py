@@ -52,12 +52,12 @@ def test_bank_shuffled(bank):
 
 
 def test_bank_in_time_order(bank):
-    """Where buyers go from 6% to 31%, knowing the time costs little ranking and mends part of the level."""
+    """Where buyers go from 6% to 31%, knowing the time mends the ranking and part of the level."""
     x, y = bank
     cut = int(len(x) * 0.8)
     given = ChurnClassifier().fit(x[:cut], y[:cut], time=np.arange(cut)).predict_proba(x[cut:])[:, 1]
     left_out = ChurnClassifier().fit(x[:cut], y[:cut]).predict_proba(x[cut:])[:, 1]
     with_time = figures("bank_marketing, last 20%, time given", y[cut:], given)
     without = figures("bank_marketing, last 20%, no time given", y[cut:], left_out)
-    assert with_time[0] >= 0.69
+    assert with_time[0] >= max(without[0], 0.73)
     assert with_time[2] < without[2]
