@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from churnkit.learning.splits import TrainingSet
     from churnkit.learning.targets import Target
     from churnkit.learning.training import Trained
+    from churnkit.signals.catalog import Catalog
     from churnkit.signals.store import Store
     from churnkit.signals.tables import Tables
 
@@ -109,7 +110,7 @@ def _train(settings: Settings, tables: Tables, target: Target, at: dt.datetime) 
         log.info("training the risk curve of %s over %s days", target.name, ", ".join(f"{day:g}" for day in days))
         spans = durations(target, tables, followed, edges(days))
         inputs = features.set_index("row_id").loc[spans.keys["row_id"], list(dataset.X)].reset_index(drop=True)
-        trained, said = _curved(trained, spans, inputs, days, settings.training.seed)
+        trained, said = _curved(trained, spans, inputs, days, settings.training.seed, store.catalog)
         notes += said
     if target.name == "expansion":
         log.info("training how much and which kind of %s", target.name)
@@ -136,15 +137,17 @@ def _train(settings: Settings, tables: Tables, target: Target, at: dt.datetime) 
     return row, notes
 
 
-def _curved(trained: Trained, spans: Durations, inputs: pd.DataFrame, days: Sequence[float],
-            seed: int) -> tuple[Trained, list[str]]:
+def _curved(trained: Trained, spans: Durations, inputs: pd.DataFrame, days: Sequence[float], seed: int,
+            catalog: Catalog | None) -> tuple[Trained, list[str]]:
     """The training with its curve, and for assets with components and remaining life; what cannot be is said."""
     from churnkit.learning.curves import train_curve
     from churnkit.learning.upkeep import train_components, train_life
+    from churnkit.signals.features import planned
 
     test_at, name = trained.splits.test_at.to_pydatetime(), spans.target.name
     try:
-        found = train_curve(spans, inputs, days, test_at=test_at, seed=seed)
+        ahead = planned(catalog) if catalog else ()
+        found = train_curve(spans, inputs, days, test_at=test_at, seed=seed, planned=ahead)
     except ModelError as error:
         return trained, [f"{name} curve: not trained. {str(error).removeprefix(f'{name}: ')}"]
     trained = replace(trained, curve=found)

@@ -13,7 +13,7 @@ import pandas as pd
 from churnkit.errors import ModelError
 from churnkit.learning.calibrate import EDGE, Floats
 from churnkit.learning.durations import Durations
-from churnkit.learning.estimators import Hazard
+from churnkit.learning.hazard import Hazard
 from churnkit.learning.resample import FEWEST, LEVEL, METRICS, draws, resampled
 from churnkit.learning.survival import brier, concordance, concordances, happened, integrated, ratios
 
@@ -90,7 +90,7 @@ class Curved:
 
 
 def train_curve(spans: Durations, x: pd.DataFrame, days: Iterable[float], *, test_at: dt.datetime,
-                seed: int = 7) -> Curved:
+                seed: int = 7, planned: Iterable[str] = ()) -> Curved:
     """Holdout fit and evaluation, then a fit on all rows with the iterations found.
 
     Args:
@@ -99,20 +99,22 @@ def train_curve(spans: Durations, x: pd.DataFrame, days: Iterable[float], *, tes
         days: The horizons at which the curve is read.
         test_at: When the model's test period begins: the holdout knows nothing that was not known then.
         seed: Of the fits and the resamples.
+        planned: The inputs that count the days to something planned, such as a renewal.
 
     Raises:
         ModelError: If the rows are too few, or hold no event before or after `test_at`.
     """
-    before, days = spans.until(test_at), tuple(days)
+    before, days, planned = spans.until(test_at), tuple(days), tuple(planned)
     test = (spans.keys["cutoff"] >= pd.Timestamp(test_at)).to_numpy() & spans.known
     if not test.any():
         raise ModelError(f"{spans.target.name}: no row of the test period (from {test_at:%Y-%m-%d}) can be followed "
                          f"for {spans.edges[0]:g} days. Set shorter horizons in [targets.{spans.target.name}], or give "
                          "data that reach further.")
-    holdout = Hazard(spans.target.name, days, seed).fit(x, before)
+    holdout = Hazard(spans.target.name, days, seed, planned=planned).fit(x, before)
     usual = happened(before.days[before.known], before.event[before.known], np.array(spans.edges))
     evaluation = evaluate_curve(holdout, x[test], spans.take(test), usual, seed=seed)
-    return Curved(Hazard(spans.target.name, days, seed).fit(x, spans, rounds=holdout.rounds), holdout, evaluation)
+    curve = Hazard(spans.target.name, days, seed, planned=planned).fit(x, spans, rounds=holdout.rounds)
+    return Curved(curve, holdout, evaluation)
 
 
 def evaluate_curve(curve: Hazard, x: pd.DataFrame, spans: Durations, usual: Floats, *, resamples: int = RESAMPLES,

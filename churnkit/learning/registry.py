@@ -17,9 +17,10 @@ from churnkit.errors import ModelError
 from churnkit.learning import artefact, card
 from churnkit.learning.artefact import digest, model_hash
 from churnkit.learning.card import About
-from churnkit.learning.estimators import CappedLife, Hazard
 from churnkit.learning.gains import Gains
+from churnkit.learning.hazard import Hazard
 from churnkit.learning.kinds import Kinds
+from churnkit.learning.life import CappedLife
 from churnkit.learning.model import Model, data_hash
 from churnkit.learning.profit import Terms
 from churnkit.learning.promotion import Challenger, Decision, Standing, decide

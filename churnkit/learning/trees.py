@@ -188,9 +188,10 @@ def write_parts(name: str, booster: lgb.Booster, about: Mapping[str, Any], versi
             f"{name}.json": json.dumps(data, indent=1, sort_keys=True) + "\n"}
 
 
-def read_parts(parts: Mapping[str, str], name: str, version: int = FORMAT,
-               last: Sequence[str] = ()) -> tuple[dict[str, Any], lgb.Booster]:
+def read_parts(parts: Mapping[str, str], name: str, version: int = FORMAT) -> tuple[dict[str, Any], lgb.Booster]:
     """The JSON and the booster of an estimator's two texts; `features` and `levels` are there as tuples.
+
+    `last`, where there is one, names the booster's inputs after the features.
 
     Raises:
         ModelError: If one is missing, broken, or was written by a newer churnkit, or they name different inputs.
@@ -203,7 +204,7 @@ def read_parts(parts: Mapping[str, str], name: str, version: int = FORMAT,
         booster = lgb.Booster(model_str=parts[f"{name}.txt"])
         data["features"] = tuple(data["features"])
         data["levels"] = {of: tuple(words) for of, words in data["levels"].items()}
-    if booster.feature_name() != safe_names([*data["features"], *last]):
+    if booster.feature_name() != safe_names([*data["features"], *data.get("last", ())]):
         raise ModelError(f"{name}.txt and {name}.json name different features: they are not of one {name}. Train it "
                          "again: churnkit train.")
     return data, booster

@@ -10,8 +10,9 @@ import pandas as pd
 
 from churnkit.learning.beside import Beside, better, tested
 from churnkit.learning.durations import Durations, ordered
-from churnkit.learning.estimators import SHARE, CappedLife
+from churnkit.learning.hazard import SHARE
 from churnkit.learning.kinds import Kinds
+from churnkit.learning.life import CappedLife
 from churnkit.learning.splits import Mask, rolling
 from churnkit.schemas import COMPONENTS, LIVES
 

@@ -67,6 +67,15 @@ def feature(name: str, catalog: Catalog) -> Feature:
     return known[name]
 
 
+def planned(catalog: Catalog) -> tuple[str, ...]:
+    """The features that count the days to something planned, such as a renewal.
+
+    >>> planned(Catalog())
+    ('days_to_renewal',)
+    """
+    return tuple(one.name for group in groups(catalog).values() for one in group.features if one.op == "renewal")
+
+
 def phrase(name: str, value: Any, compared: Any, catalog: Catalog) -> str:
     """A feature's value in plain words, with the value that it is compared with, if there is one.
 

@@ -11,7 +11,7 @@ from test_estimators import START, lived
 
 from churnkit.errors import ModelError
 from churnkit.learning.durations import DAY
-from churnkit.learning.estimators import Hazard
+from churnkit.learning.hazard import Hazard
 from churnkit.learning.kinds import Kinds
 from churnkit.learning.upkeep import components as by_component
 from churnkit.learning.upkeep import lives, train_components, train_life
