@@ -31,12 +31,14 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from against.sets import ROOT, SETS, Case, data
+from against.environment import apart
+from against.sets import SETS, Case, data
 from threadpoolctl import threadpool_limits
 
 from churnkit.learning.calibrate import Floats, sigmoid
@@ -44,6 +46,7 @@ from churnkit.learning.resample import METRICS, draws, resampled
 from churnkit.learning.sklearn import ChurnClassifier
 from churnkit.learning.trees import THREADS
 
+PEERS = "peers", "requirements.txt"
 HERE = Path(__file__).parent
 SEED = 7
 TRIALS = 10
@@ -93,15 +96,9 @@ def peer(name: str, case: Case, python: Path, seconds: float) -> Answer:
     return Answer(p, taken, version)
 
 
-def apart() -> Path:
-    """The Python of the environment in which CatBoost and AutoGluon live; made at the first need."""
-    home = ROOT / ".peers"
-    if not (home / "bin" / "python").exists():
-        uv = Path(sys.executable).parent / "uv"
-        subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, home], check=True)
-        subprocess.run([uv, "pip", "install", "--quiet", "--python", home / "bin" / "python", "-r",
-                        HERE / "against" / "requirements.txt"], check=True)
-    return home / "bin" / "python"
+def apart_fit(name: str, case: Case, minutes: float) -> Answer:
+    """A contender of the environment of its own."""
+    return peer(name, case, apart(*PEERS), minutes * 60)
 
 
 class Kept:
@@ -192,8 +189,7 @@ def measure(cases: list[Case], keep: Path, minutes: float, *, small: bool) -> li
             answers[name] = peer(name, case, Path(sys.executable), 0)
         for name in () if small else APART:
             limit = {"minutes": minutes} if name == AUTOML else {}
-            answers[name] = kept.get(name, case, lambda name=name, case=case: peer(name, case, apart(), minutes * 60),  # type: ignore[misc]
-                                     **limit)
+            answers[name] = kept.get(name, case, partial(apart_fit, name, case, minutes), **limit)
         results.append(judge(case, answers, minutes))
         if not small:
             show(results[-1])

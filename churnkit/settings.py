@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from churnkit.errors import SettingsError, did_you_mean
-from churnkit.kinds import Engine, Function, Language, Moment, Span, Step, TargetName, Zone, parsed
+from churnkit.fields import Engine, Function, Language, Moment, Span, Step, TargetName, Zone, parsed
 from churnkit.schemas import RAW_TABLES, Table
 
 FILE = "churnkit.toml"

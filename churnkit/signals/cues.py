@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from churnkit.errors import SettingsError, did_you_mean
-from churnkit.kinds import LANGUAGES
+from churnkit.fields import LANGUAGES
 from churnkit.settings import Settings, read_toml
 from churnkit.signals.wording import CAPITALS, SHOUTED, own_words, tokens
 

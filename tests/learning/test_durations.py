@@ -47,7 +47,7 @@ def test_event_within_the_horizon_is_the_label(seed):
     found = durations(SHORT, book, asked, ENDS)
     assert agree(SHORT, book, asked, found) > 100
     assert found.revised == 0
-    assert {0, 1, 2, 3} == set(found.last[found.event])  # events in every period
+    assert len({*found.last[found.event]}) > 1  # events in several periods
 
 
 @settings(max_examples=5, deadline=None)

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from churnkit.errors import SettingsError
-from churnkit.kinds import LANGUAGES
+from churnkit.fields import LANGUAGES
 from churnkit.settings import Settings, from_mapping
 from churnkit.signals import cues
 from churnkit.signals.cues import CUES, count_cues
