@@ -111,16 +111,30 @@ def slope(raw: Floats, y: Floats, folds: NDArray[Any], weights: Floats) -> float
     return float(found[0] / scale)
 
 
-def level(raw: Floats, y: Floats) -> float:
+def level(raw: Floats, y: Floats, weights: Floats | None = None) -> float:
     """The shift that, added to the raw scores, makes their mean probability the outcomes' mean."""
-    shift = 0.0
+    shift, weights = 0.0, np.ones(len(y)) if weights is None else weights
     for _ in range(25):
         p = sigmoid(raw + shift)
-        step = float((y.mean() - p.mean()) / max(float((p * (1 - p)).mean()), 1e-9))
+        step = float(np.average(y - p, weights=weights) / max(float(np.average(p * (1 - p), weights=weights)), 1e-9))
         shift += float(np.clip(step, -2, 2))
         if abs(step) < 1e-9:
             break
     return shift
+
+
+def levelled(found: Calibration, raw: Floats, y: Floats, weights: Floats) -> Calibration:
+    """The map, its level moved so that these rows' mean probability is their share of positives; none stays none.
+
+    A map from the rolling fits says how far rows are told apart out of time. Its level is that of fits on earlier rows
+    alone, and a last fit, which learnt from the later rows too, has come part of the way to theirs by itself.
+    """
+    if found.kind == "none" or not 0 < y.sum() < len(y):
+        return found
+    shift = level(log_odds(found.apply(raw)), y, weights)
+    if found.kind == "isotonic":
+        return Calibration("isotonic", found.x, tuple(map(float, sigmoid(log_odds(np.array(found.y)) + shift))))
+    return Calibration(found.kind, (*found.x[:-1], found.x[-1] + shift))
 
 
 def _isotonic(raw: Floats, y: Floats, weights: Floats) -> tuple[tuple[float, ...], tuple[float, ...]]:

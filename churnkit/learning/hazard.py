@@ -13,7 +13,7 @@ from churnkit.errors import ModelError
 from churnkit.learning import baseline as logistic
 from churnkit.learning.calibrate import Calibration, Floats, Kind, sigmoid
 from churnkit.learning.durations import DAY, Durations, Mask, Whole, edges, ordered
-from churnkit.learning.joint import cumulated, fit_maps, joint, median
+from churnkit.learning.joint import cumulated, fit_maps, joint, levelled, median
 from churnkit.learning.splits import rolling
 from churnkit.learning.trees import (
     DEFAULT_ROUNDS,
@@ -114,6 +114,8 @@ class Hazard:
         self.maps = fit_maps(self.kind, told, seen, spans)
         self.notes = () if self.maps else ("the history is too short to stop and calibrate out of time",)
         self._booster, self.plain = self._boost(x, spans, self.rounds)
+        if self.maps:
+            self.maps = levelled(self.maps, cumulated(self.hazards(x[seen])), spans.take(seen))
         return self
 
     @property

@@ -35,6 +35,23 @@ def fit_maps(kind: Kind, told: Floats, seen: Mask, spans: Durations) -> tuple[Ca
     return tuple(found)
 
 
+def levelled(maps: tuple[Calibration, ...], told: Floats, spans: Durations) -> tuple[Calibration, ...]:
+    """The maps, their levels moved to what came of these rows by each edge; see `calibrate.levelled`.
+
+    Args:
+        maps: One per edge, from `fit_maps`.
+        told: What the last fit says of the rows that they come from, shape (n, K).
+        spans: What came of them.
+    """
+    found = []
+    for place, (one, edge) in enumerate(zip(maps, spans.edges, strict=True)):
+        y, known = spans.within(edge)
+        here = y[known]
+        moved = calibrate.levelled(one, log_odds(told[known, place]), here, np.ones(len(here)))
+        found.append(moved if min(here.sum(), (1 - here).sum()) >= ENOUGH else one)
+    return tuple(found)
+
+
 def cumulated(hazards: Floats) -> Floats:
     """The probability of the event by each edge, from the hazards of the periods, shape (n, K).
 

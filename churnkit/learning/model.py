@@ -100,8 +100,9 @@ class Model:
         """Finds iterations, the share of trees and the calibration out of time, then fits on all rows of `train`.
 
         Rolling predictions over the last third, by fits whose own rows had closed before, choose and calibrate; without
-        `rounds` these fits grow side by side until the mean of their losses improves no more. A history too short for
-        it is fitted with a default number of iterations and left uncalibrated, which `notes` says.
+        `rounds` these fits grow side by side until the mean of their losses improves no more. The level is then set by
+        what the last fit says of that third. A history too short for it is fitted with a default number of iterations
+        and left uncalibrated, which `notes` says.
 
         Raises:
             ModelError: If the rows hold one outcome alone.
@@ -130,6 +131,8 @@ class Model:
         self.notes = _notes(y, seen)
         self._booster = self._boost(x, y, weights, self.rounds)
         self._baseline = logistic.fit(train.X, y, self.levels, weights)
+        if seen.any():
+            self.calibration = calibrate.levelled(self.calibration, self.raw(train.X[seen]), y[seen], weights[seen])
         return self
 
     def refit(self, train: TrainingSet) -> Model:

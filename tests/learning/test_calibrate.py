@@ -88,3 +88,21 @@ def test_one_outcome_alone_calibrates_nothing():
 def test_an_unknown_map_is_refused():
     with pytest.raises(ModelError, match="Use none, platt, isotonic or beta"):
         calibrate.fit("gamma", np.zeros(2), np.array([0.0, 1.0]))
+
+
+@pytest.mark.parametrize("kind", calibrate.KINDS)
+def test_a_level_is_moved_to_the_outcomes_and_the_order_stays(kind):
+    """What the earlier fits needed is not what the last one does: its mean becomes the share of positives."""
+    rng = np.random.default_rng(4)
+    raw = rng.normal(-1, 1.2, 4000)
+    y = (rng.random(4000) < calibrate.sigmoid(0.7 * raw - 1)).astype(float)
+    weights = rng.uniform(0.5, 2, 4000)
+    found = calibrate.fit(kind, raw, y, weights)
+    moved = calibrate.levelled(found, raw + 0.8, y, weights)
+    if kind == "none":
+        assert moved == found
+        return
+    told = moved.apply(raw + 0.8)
+    assert np.average(told, weights=weights) == pytest.approx(np.average(y, weights=weights), abs=1e-3)
+    assert (np.argsort(told, kind="stable") == np.argsort(found.apply(raw + 0.8), kind="stable")).all()
+    assert calibrate.levelled(found, raw, np.zeros(4000), weights) == found
