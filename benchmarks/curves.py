@@ -25,7 +25,7 @@ from against.environment import apart
 
 from churnkit.cutoffs import moment
 from churnkit.jobs import setup
-from churnkit.jobs.fitting import _history
+from churnkit.jobs.fitting import history
 from churnkit.jobs.workspace import open_store, read, targets
 from churnkit.learning.calibrate import Floats
 from churnkit.learning.curves import Curved, train_curve
@@ -54,7 +54,7 @@ Learnt = tuple[Trained, Curved | None, Durations | None, pd.DataFrame]
 def learnt(tables: Tables, store: Store, target: Target) -> Learnt:
     """The target's training, its curve where it has one, and what that learnt from."""
     days = horizons(target, tables.settings)
-    points, followed = _history(tables, store, target, AT, days)
+    points, followed = history(tables, store, target, AT, days)
     features = store.read(followed, target)
     rows = training_set(target, features, label(target, tables, points))
     trained = train(target, rows)

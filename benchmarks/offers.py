@@ -28,7 +28,7 @@ import pandas as pd
 from churnkit.cutoffs import moment
 from churnkit.errors import ModelError
 from churnkit.jobs import setup
-from churnkit.jobs.fitting import _dataset
+from churnkit.jobs.fitting import dataset_of
 from churnkit.jobs.workspace import read, targets
 from churnkit.learning.gains import Gains, deviance
 from churnkit.learning.model import Model
@@ -51,7 +51,7 @@ def labelled(book: Path, at: str) -> tuple[TrainingSet, Settings]:
     settings = load(book)
     tables = read(settings, moment(at))
     target = next(one for one in targets(settings, tables) if one.name == "expansion")
-    return _dataset(settings, tables, target, moment(at)), settings
+    return dataset_of(settings, tables, target, moment(at)), settings
 
 
 def on_all(rows: TrainingSet, prior: float) -> Gains:

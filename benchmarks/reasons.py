@@ -23,7 +23,7 @@ import pandas as pd
 
 from churnkit.cutoffs import moment
 from churnkit.jobs import setup
-from churnkit.jobs.fitting import _history
+from churnkit.jobs.fitting import history
 from churnkit.jobs.workspace import open_store, read, targets
 from churnkit.learning.explain import about_features
 from churnkit.learning.faithful import rates
@@ -44,7 +44,7 @@ def learnt(book: Path) -> tuple[Model, pd.DataFrame, Catalog | None]:
     tables = read(settings, AT)
     churn = next(target for target in targets(settings, tables) if target.name == "churn")
     store = open_store(settings)
-    points, _ = _history(tables, store, churn, AT, ())
+    points, _ = history(tables, store, churn, AT, ())
     frame, labels = store.read(points, churn), label(churn, tables, points)
     trained = train(churn, training_set(churn, frame, labels))
     frame = frame.assign(left=frame["row_id"].map(labels.set_index("row_id")["label"]))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from churnkit.signals.tables import Tables
 
 
-def _history(tables: Tables, store: Store, target: Target, at: dt.datetime,
+def history(tables: Tables, store: Store, target: Target, at: dt.datetime,
              days: Sequence[float]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Prediction points of the past at which this target's label is mature, with their features in the store; and
     those that can be followed for the shortest horizon of `days` at least.
@@ -90,7 +90,7 @@ def _train(settings: Settings, tables: Tables, target: Target, at: dt.datetime) 
     from churnkit.learning.treated import taken
 
     store, days = open_store(settings), horizons(target, settings)
-    points, followed = _history(tables, store, target, at, days)
+    points, followed = history(tables, store, target, at, days)
     features = store.read(followed, target)
     ask = settings.training
     groups = attributes(features, [*ask.segments, *ask.fairness], tables)
@@ -202,14 +202,14 @@ def _tuned(trained: Trained, trials: int) -> list[str]:
     return [f"{name}: {len(tried)} trials before the test period, {sum(one.pruned for one in tried)} pruned; {told}."]
 
 
-def _dataset(settings: Settings, tables: Tables, target: Target, at: dt.datetime) -> TrainingSet:
+def dataset_of(settings: Settings, tables: Tables, target: Target, at: dt.datetime) -> TrainingSet:
     """All rows of the past with features and a mature label."""
     from churnkit.learning.labels import label
     from churnkit.learning.training import training_set
     from churnkit.learning.treated import taken
 
     store, ask = open_store(settings), settings.training
-    points, _ = _history(tables, store, target, at, ())
+    points, _ = history(tables, store, target, at, ())
     rows = training_set(target, store.read(points, target), label(target, tables, points))
     return taken(rows, ask.treated, control=policy_of(settings).control.share, seed=ask.seed).rows
 
@@ -237,7 +237,7 @@ def _backtest(settings: Settings, tables: Tables, target: Target, at: dt.datetim
     from churnkit.learning.model import Model
 
     seed = settings.training.seed
-    rows = _dataset(settings, tables, target, at)
+    rows = dataset_of(settings, tables, target, at)
     pay, notes = _terms(settings, tables, rows)
     champion = open_registry(settings).champion(target.name)
     made = champion.model.refit if champion is not None and {*champion.model.features} <= {*rows.X} else None

@@ -84,9 +84,10 @@ class Registry:
         name, same = trained.model.target.name, _identity(trained, suspects)
         fingerprint = digest(json.dumps([*same.items(), model_hash(trained.holdout_parts())]).encode())
         with quiet():
-            text = card.body(trained, about or About(at, suspects=suspects), same["data_hash"], same["model_hash"])
-            version = (self._registered(name, fingerprint)
-                       or self._add(trained, at, {**same, _FINGERPRINT: fingerprint}, text))
+            version = self._registered(name, fingerprint)
+            if version is None:
+                text = card.body(trained, about or About(at, suspects=suspects), same["data_hash"], same["model_hash"])
+                version = self._add(trained, at, {**same, _FINGERPRINT: fingerprint}, text)
             if _DECISION not in version.tags:
                 self._decide(version, trained, terms)
             self._follow(version, now or at)

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from churnkit.cutoffs import moment
 from churnkit.jobs import setup
-from churnkit.jobs.fitting import _history
+from churnkit.jobs.fitting import history
 from churnkit.jobs.workspace import open_store, read, targets
 from churnkit.learning.labels import label
 from churnkit.learning.sufficiency import positives
@@ -47,7 +47,7 @@ def book(tmp_path_factory):
     tables = read(settings, AT)
     churn = next(one for one in targets(settings, tables) if one.name == "churn")
     store = open_store(settings)
-    points, _ = _history(tables, store, churn, AT, ())
+    points, _ = history(tables, store, churn, AT, ())
     return churn, store.read(points, churn), label(churn, tables, points)
 
 
