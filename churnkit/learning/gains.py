@@ -43,7 +43,7 @@ class Gains:
     """The MRR that an expansion is expected to gain, given that it comes: `Gains("expansion")`.
 
     One Tweedie model on all rows, most of which gain nothing, loses more than probability x gain (mean deviance 40.9
-    against 22.0 on crm6) or as much (21.4 against 21.2 on the simulated book): `benchmarks/offers.py`.
+    against 21.4 on crm6) or as much (21.4 against 21.2 on the simulated book): `benchmarks/offers.py`.
 
     LightGBM with Tweedie loss and a logarithmic link, on the expansions alone. It starts from the account's MRR times
     the usual share (then the trees learn the share), or from one amount for all (then they learn the amount): what
