@@ -87,6 +87,15 @@ class Book:
         closed = set(people["account_id"]) - set(best["account_id"])
         return dict(zip(best["account_id"], best["contact_id"], strict=True)), closed
 
+    def moods(self) -> pd.DataFrame:
+        """What customers wrote as moods, in time; no table of the contract: who has it gives it."""
+        if "moods" not in set(self.tables):
+            return pd.DataFrame(columns=["account_id", "ticket_id", "occurred_at", "polarity"])
+        rows = self.tables["moods"]
+        if "known_at" in rows:
+            rows = rows[~(rows["known_at"] > self.at) & (rows["occurred_at"] < self.at)]
+        return rows.sort_values("occurred_at", kind="stable") if "occurred_at" in rows else rows
+
     def suppressions(self) -> pd.DataFrame:
         """The suppressions that hold at this moment."""
         frame = self["suppressions"]
