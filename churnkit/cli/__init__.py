@@ -153,14 +153,18 @@ def score(folder: Folder = HERE, at: At = TODAY,
 
 
 @app.command()
-def plan(folder: Folder = HERE, at: At = TODAY, dry_run: DryRun = False, as_json: Json = False) -> None:
+def plan(folder: Folder = HERE, at: At = TODAY, dry_run: DryRun = False,
+         account: Annotated[str | None, typer.Option(help="Only tell this account's whole reasoning.")] = None,
+         as_json: Json = False) -> None:
     """Turn scores and signals into tasks.
 
     Example: churnkit plan acme --at 2026-11-01 --dry-run
+
+    Example: churnkit plan acme --at 2026-11-01 --account A00042
     """
     from churnkit import jobs
 
-    do(lambda: jobs.plan(folder, cutoff(at), dry_run=dry_run), as_json)
+    do(lambda: jobs.plan(folder, cutoff(at), dry_run=dry_run, account=account), as_json)
 
 
 @app.command()

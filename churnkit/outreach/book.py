@@ -49,10 +49,13 @@ class Book:
 
     def accounts(self) -> pd.DataFrame:
         """The accounts by id: name, segment, owner, parent and `top`, the topmost parent account."""
-        frame = self["accounts"].set_index("account_id", drop=False).sort_index()
-        above = frame["parent_account_id"].dropna()
-        parents = dict(zip(above.index.astype(str), above.astype(str), strict=True))
-        return frame.assign(top=[_top(str(account), parents) for account in frame.index])
+        if "accounts by id" not in self._cache:
+            frame = self["accounts"].set_index("account_id", drop=False).sort_index()
+            above = frame["parent_account_id"].dropna()
+            parents = dict(zip(above.index.astype(str), above.astype(str), strict=True))
+            tops = [_top(str(account), parents) for account in frame.index] if parents else frame.index
+            self._cache["accounts by id"] = frame.assign(top=tops)
+        return self._cache["accounts by id"]
 
     def active_subscriptions(self) -> pd.DataFrame:
         """The subscriptions that have begun and have not ended."""

@@ -183,7 +183,8 @@ def from_signals(signals: pd.DataFrame, scores: pd.DataFrame, book: Book, policy
                 probability, math.nan if value is None else value)
             found.append(Candidate(
                 account_id=str(account), name=name, play=play, episode=fresh[0], value=value, currency=currency,
-                probability=probability, scored_at=book.at.isoformat(), worth=worth, cause=cause, evidence=tuple(dict.fromkeys(news["evidence"])),
+                probability=probability, scored_at=book.at.isoformat(), worth=worth, cause=cause,
+                evidence=tuple(dict.fromkeys(news["evidence"])),
                 evidence_ids=tuple(dict.fromkeys(str(found) for found in news["evidence_id"].dropna())),
                 asset_ids=assets, proven=score is not None))
     return found

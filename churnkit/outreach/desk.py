@@ -30,9 +30,9 @@ class Able(NamedTuple):
 
 
 class Desk:
-    """The account managers and the open work that is on their desks; nothing here changes."""
+    """The account managers, the work that is on their desks, and whom they know; nothing here changes."""
 
-    def __init__(self, book: Book, policy: Policy, open_tasks: Iterable[Task]) -> None:
+    def __init__(self, book: Book, policy: Policy, tasks: Iterable[Task]) -> None:
         self._today, self._policy = book.at.date(), policy
         owners = book["owners"].drop_duplicates("owner").set_index("owner").sort_index()
         self._owners = owners
@@ -53,9 +53,12 @@ class Desk:
                 self._team[manager].append(owner)
         self._due: dict[str, list[dt.date]] = defaultdict(list)
         self._knows: dict[str, set[str]] = defaultdict(set)
-        for task in open_tasks:
+        self._last: dict[str, str] = {}
+        for task in sorted(tasks, key=lambda task: (task.episode, task.key)):
             person = self.person(task.owner)
-            self._knows[task.account_id].add(person)
+            if not task.ghost:
+                self._knows[task.account_id].add(person)
+                self._last[task.account_id] = person
             if not task.ghost and task.status not in CLOSED:
                 self._due[person].append(max(task.due, self._today))
 
@@ -72,12 +75,16 @@ class Desk:
         name = self._owners["name"].get(person)
         return name if isinstance(name, str) else ""
 
+    def last(self, account_id: str) -> str:
+        """Who had the account's last task, or an empty string."""
+        return self._last.get(account_id, "")
+
     def people(self, account_id: str, play: Play) -> tuple[Able, ...]:
         """Who may take a task for the account, the first choice first; nobody is an empty tuple.
 
         The account's own manager goes first; colleagues of the same team, segment and language may help out at the
-        policy's share of the value, those first who have dealt with the account. An account whose owner is gone falls to
-        the manager's queue; what must always be done may overflow into it.
+        policy's share of the value, those first who have dealt with the account. An account whose owner is gone falls
+        to the manager's queue; what must always be done may overflow into it.
         """
         owner = self._of.get(account_id)
         if play.skill:

@@ -66,7 +66,6 @@ class State:
     talks: Mapping[str, tuple[Talk, ...]]
     touched: Mapping[str, tuple[dt.date, ...]]
     signals: Mapping[str, frozenset[str]]
-    accounts: pd.DataFrame
     top: Mapping[str, str]
     segment: Mapping[str, str]
     owner: Mapping[str, str]
@@ -113,8 +112,9 @@ def gather(book: Book, policy: Policy, before: Before, signals: pd.DataFrame) ->
     return State(
         book=book, policy=policy, before=before, open_tasks=open_tasks, answered=frozenset(closings["key"]) | shut,
         quiet_until=peace.quiet_until(closings, policy),
-        suppressed=peace.suppressed(book, policy, outcomes, before.suppressed), talks=peace.talks(book, policy, signals),
-        touched=peace.touched(book, before.tasks, policy), by_account=by_account, last=last, accounts=accounts,
+        suppressed=peace.suppressed(book, policy, outcomes, before.suppressed),
+        talks=peace.talks(book, policy, signals), touched=peace.touched(book, before.tasks, policy),
+        by_account=by_account, last=last,
         signals={str(account): frozenset(rows["signal"]) for account, rows in signals.groupby("account_id")},
         top=_column(accounts, "top"), segment=_column(accounts, "segment"), owner=_column(accounts, "owner"),
         country=_column(accounts, "country"), zone=_column(owners.set_index("owner"), "timezone"),

@@ -1,4 +1,4 @@
-"""Who is left in peace, by what and until when: suppressions, cool-downs, talks that are open, and the cap on touches."""
+"""Who is left in peace, by what and until when: suppressions, cool-downs, open talks, and the cap on touches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class Talk(NamedTuple):
     says: str
 
 
-def suppressed(book: Book, policy: Policy, outcomes: pd.DataFrame, more: Mapping[str, str]) -> dict[str, tuple[str, Any]]:
+def suppressed(book: Book, policy: Policy, outcomes: pd.DataFrame,
+               more: Mapping[str, str]) -> dict[str, tuple[str, Any]]:
     """By account: why it may not be approached, and until when (never, where that is missing)."""
     found: dict[str, tuple[str, Any]] = {}
     for account in sorted(book.contacts()[1]):

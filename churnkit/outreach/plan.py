@@ -6,6 +6,7 @@ import datetime as dt
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pandas as pd
 
@@ -32,8 +33,8 @@ class Plan:
     `ghosts` are the tasks of control accounts: kept, never sent. `held` has one row (schemas.HELD) for every scored
     entity and every rule play without a task, with the reason. `closings` are the open tasks that nobody has begun and
     that have lost their reason, each with why: the cause is gone, the play was taken out, the account has left, the
-    task has expired, or it would sell to an account which is now being saved. `arms` is who belongs to the control group
-    (control.ARMS), to be kept. `decisions` has one row (schemas.DECISIONS) for every candidate: what it was worth, by
+    task has expired, or it would sell to an account which is now being saved. `arms` says who belongs to the control
+    group (control.ARMS), to be kept. `decisions` has one row (schemas.DECISIONS) for every candidate: what it was worth, by
     what, and what became of it. `load` says by person how many open tasks there were and are, and the capacity.
     """
 
@@ -78,11 +79,11 @@ def plan(scores: pd.DataFrame | None, reasons: pd.DataFrame | None, tables: Mapp
     state = replace(state, saving=frozenset(one.account_id for one in found if one.play.aim == "saving"))
     stopped = {one.key: stop for one in found if (stop := forbidden(one, state))}
     leaders, waiting = _one_per_account([one for one in found if one.key not in stopped])
-    arms = control.draw(book, policy.control, before.arms,
-                        exposed={state.top[one.account_id] for one in leaders if not one.play.always
-                                 and one.account_id in state.top})
+    arms = _drawn(book, policy, before)
     desk = Desk(book, policy, before.tasks)
     slots, full = assign(leaders, _arm_of(state, arms), state, desk)
+    triggered = {state.top.get(slot.candidate.account_id, "") for slot in slots if not slot.candidate.play.always}
+    arms = control.expose(arms, triggered, at=book.at)
     held = [*stopped.values(), *waiting, *full]
     tasks = _write(slots, state, reasons, waiting, arms)
     frames = [frame for frame in (below, _held_rows(held)) if len(frame)]
@@ -91,6 +92,13 @@ def plan(scores: pd.DataFrame | None, reasons: pd.DataFrame | None, tables: Mapp
         tasks=tuple(task for task in tasks if not task.ghost), ghosts=tuple(task for task in tasks if task.ghost),
         held=rows.sort_values(["target", "entity_id", "play"], kind="stable").reset_index(drop=True),
         closings=_closings(state, current), arms=arms, decisions=_decisions(slots, held), load=_load(desk, slots))
+
+
+def _drawn(book: Book, policy: Policy, before: Before) -> pd.DataFrame:
+    """The arm of every topmost parent account in the book."""
+    accounts = book.accounts()[["account_id", "top", "segment"]].assign(value=book.mrr().reindex(book.accounts().index))
+    rule = control.Rule(policy.control.share, policy.control.salt, policy.control.exempt_value)
+    return control.draw(control.tops_of(accounts.reset_index(drop=True)), rule, before.arms, at=book.at)
 
 
 def _arm_of(state: State, arms: pd.DataFrame) -> dict[str, str]:
@@ -136,7 +144,7 @@ def _write(slots: Sequence[Slot], state: State, reasons: pd.DataFrame | None, wa
         case = replace(case_of(one, file, contact), act=_act(slot, state), also=also[one.account_id], due=slot.due)
         draw = drawn.get(state.top.get(one.account_id, one.account_id), {})
         tasks.append(replace(_task(slot, state, file), contact_id=contact, title=title(case), body=brief(case),
-                             stratum=str(draw.get("stratum", "")), propensity=draw.get("propensity")))
+                             stratum=str(draw.get("stratum", "")), propensity=1 - draw.get("propensity", 0.0)))
     return tasks
 
 
@@ -172,15 +180,16 @@ def _held_rows(held: Sequence[Held]) -> pd.DataFrame:
 
 def _decisions(slots: Sequence[Slot], held: Sequence[Held]) -> pd.DataFrame:
     """What became of every candidate, the most valuable first."""
-    became = [(slot.candidate, "ghost" if slot.ghost else "task", "passed on" if slot.passed_on else "", slot.owner,
-               slot.due, None) for slot in slots]
-    became += [(one.candidate, one.why, one.detail, "", None, one.until) for one in held if one.why != "control"]
+    became: list[tuple[Candidate, str, str, str, dt.date | None, Any, str]] = [
+        (slot.candidate, "ghost" if slot.ghost else "task", "passed on" if slot.passed_on else "", slot.owner, slot.due,
+         None, slot.had) for slot in slots]
+    became += [(one.candidate, one.why, one.detail, "", None, one.until, "") for one in held if one.why != "control"]
     rows = [
         {"account_id": one.account_id, "target": one.play.target, "play": one.name, "cause": one.cause,
          "probability": one.probability, "value": one.value, "currency": one.currency, "by": one.worth.by,
          "effect": one.worth.effect, "uplift": one.worth.uplift, "net": one.net, "became": what, "detail": detail,
-         "owner": owner, "due": due, "until": until}
-        for one, what, detail, owner, due, until in sorted(became, key=lambda row: row[0].rank)]
+         "owner": owner, "due": due, "until": until, "had": had}
+        for one, what, detail, owner, due, until, had in sorted(became, key=lambda row: row[0].rank)]
     return pd.DataFrame(rows, columns=list(DECISIONS))
 
 

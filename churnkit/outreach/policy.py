@@ -43,6 +43,7 @@ class Capacity(Frozen):
     slack: Annotated[float, Field(ge=0, lt=1)] = 0.1
     colleagues: Annotated[int, Field(ge=0, le=10)] = 2
     continuity: Share = 0.7
+    change: Money = 20.0
 
 
 class Caps(Frozen):

@@ -11,7 +11,7 @@ from churnkit.outreach.plan import Plan
 from churnkit.outreach.task import CLOSED, Task
 from churnkit.outreach.words import clean, day, listed, money, plural
 
-_BASIS = {"uplift": "a learnt uplift", "effect": "the measured effect of the play", "prior": "what is believed of the play"}
+_BASIS = {"effect": "the measured effect of the play", "prior": "what is believed of the play"}
 _LIMITS = {
     "capacity": "people are full", "max new per run": "the pilot's cap", "touches": "the cap on touches",
     "quiet": "talks that are open", "cool-down": "cool-downs", "precedence": "precedence, one task per account",
@@ -62,9 +62,13 @@ def sentences(plan: Plan) -> list[str]:
     if passed:
         said.append(f"{plural(passed, 'task')} took a slot that the control group passed on; they are left out of the "
                     "main estimate.")
-    moved = plan.decisions[(plan.decisions["became"] == "task")] if len(plan.decisions) else plan.decisions
+    moved = plan.decisions[(plan.decisions["became"] == "task") & (plan.decisions["had"] != "")]
+    if len(moved):
+        said.append(f"{plural(len(moved), 'account')} would go to other hands than its last task: "
+                    f"{listed([clean(one, 40) for one in moved['account_id'].head(5)])}"
+                    + (f" and {len(moved) - 5} more." if len(moved) > 5 else "."))
     full = plan.load[(plan.load["open"] + plan.load["new"] >= plan.load["per_week"])] if len(plan.load) else plan.load
-    if len(moved) and len(full):
+    if len(plan.tasks) and len(full):
         names = [clean(one, 40) for one in full["owner"].head(5)]
         more = len(full) - len(names)
         said.append(f"With a full week or more: {listed([*names, *([f'{more} more'] if more > 0 else [])])}.")

@@ -148,7 +148,8 @@ def _falling_mood(book: Book, rule: Signal) -> pd.DataFrame:
     now = moods[moods["occurred_at"] >= book.at - span]
     before = moods[(moods["occurred_at"] < book.at - span) & (moods["occurred_at"] >= book.at - 4 * span)]
     late, early = (part.groupby("account_id").agg(
-        mood=("polarity", "mean"), messages=("polarity", "count"), last=("occurred_at", "max")) for part in (now, before))
+        mood=("polarity", "mean"), messages=("polarity", "count"), last=("occurred_at", "max"))
+        for part in (now, before))
     both = late.join(early, rsuffix="_before", how="inner").reset_index()
     enough = (both["messages"] >= rule.count) & (both["messages_before"] >= rule.count)
     fell = both["mood"] - both["mood_before"] <= _at_most(rule, -0.4)

@@ -69,12 +69,12 @@ class Effects:
         """From the table that `impact` writes: play, cause, segment, effect, low, high."""
         if effects is None or effects.empty or not ranking.effects:
             return cls(uplift=ranking.uplift)
-        rows = effects[["play", "cause", "segment", "effect", "low", "high"]].itertuples(index=False)
-        return cls({(row.play, row.cause or "", row.segment or ""): Worth(
-            float(row.effect), "effect", float(row.low), float(row.high)) for row in rows}, ranking.uplift)
+        rows = effects.to_dict("records")
+        return cls({(row["play"], row["cause"] or "", row["segment"] or ""): Worth(
+            float(row["effect"]), "effect", float(row["low"]), float(row["high"])) for row in rows}, ranking.uplift)
 
     def of(self, name: str, play: Play, cause: str, segment: str) -> Worth:
-        """What is known closest to the case: its cause in its segment, its cause, its segment, its play, else belief."""
+        """What is known closest to the case: its cause in its segment, its cause, its segment, its play; or belief."""
         for key in ((name, cause, segment), (name, cause, ""), (name, "", segment), (name, "", "")):
             if key in self.found:
                 return self.found[key]
