@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from churnkit.cli import models
+from churnkit.cli import breaker, models
 from churnkit.cli.screen import HERE, TODAY, At, DryRun, Folder, Json, Targets, cutoff, do
 from churnkit.cutoffs import duration
 
@@ -245,7 +245,7 @@ def upgrade(folder: Folder = HERE, as_json: Json = False) -> None:
     do(lambda: setup.upgrade(folder, cutoff(TODAY)), as_json)
 
 
-for command in (models.models, models.card, models.promote, models.rollback):
+for command in (models.models, models.card, models.promote, models.rollback, breaker.release):
     app.command()(command)
 
 audits = typer.Typer(name="audit", no_args_is_help=True, rich_markup_mode=None,

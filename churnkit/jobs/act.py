@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections import ChainMap
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
@@ -37,13 +37,14 @@ def plan(settings: Settings, tables: Tables, at: dt.datetime, *, dry_run: bool, 
     A dry run writes nothing and says what would be done: who gets what and why, each person's queue now and then, and
     what each limit costs. With `account`, that account's whole reasoning.
     """
+    from churnkit.jobs import breaker
     from churnkit.outreach import preview
     from churnkit.outreach.plan import plan as make
 
-    outbox, policy = open_outbox(settings), policy_of(settings)
-    before = _before(outbox, at)
-    made = make(load_day(settings, "scores", at), load_day(settings, "reasons", at), _known(settings, tables, at),
-                policy, before, at=at)
+    outbox, policy, scores = open_outbox(settings), policy_of(settings), load_day(settings, "scores", at)
+    found = breaker.verdict(settings, tables, scores, at, remember=not dry_run and account is None)
+    before = _before(outbox, at, {target: " ".join(found.words(target)) for target in found.held})
+    made = make(scores, load_day(settings, "reasons", at), _known(settings, tables, at), policy, before, at=at)
     if account is not None:
         said = preview.account(made, account, before.tasks)
         if not said:
@@ -58,7 +59,9 @@ def plan(settings: Settings, tables: Tables, at: dt.datetime, *, dry_run: bool, 
     verb = "would be made" if dry_run else "made"
     counted = (f"New tasks {verb}: {len(made.tasks)}. Kept unsent because their accounts are the control group: "
                f"{len(made.ghosts)}.")
-    notes = [counted, *(f"held: {count} {why}" for why, count in held.items())]
+    notes = [counted, *(f"held: {count} {why}" for why, count in held.items()), *found.notes]
+    notes += [f"{target}: new tasks wait for a person. {words} To let them go: churnkit release {target} "
+              f"{settings.root} --by NAME --why TEXT" for target, words in before.stopped.items()]
     data = {"tasks": [task.to_dict() for task in made.tasks], "ghosts": len(made.ghosts), "held": held,
             "closings": dict(made.closings), "costs": preview.costs(made)}
     texts = [f"### {task.title}\n\n{task.body}" for task in _foremost(made.tasks)]
@@ -67,18 +70,18 @@ def plan(settings: Settings, tables: Tables, at: dt.datetime, *, dry_run: bool, 
         rows = [*rows, *queues, *preview.costs(made)]
         notes += preview.sentences(made)
         data |= {"queues": queues, "decisions": json.loads(made.decisions.to_json(orient="records", date_format="iso"))}
-    return Report("plan", texts, rows, notes, data)
+    return Report("plan", texts, rows, notes, data, code=HELD_BACK if before.stopped else 0)
 
 
-def _before(outbox: Outbox, at: dt.datetime) -> Before:
-    """What the outbox knows that a plan must heed."""
+def _before(outbox: Outbox, at: dt.datetime, stopped: Mapping[str, str]) -> Before:
+    """What the outbox knows that a plan must heed, and what the breaker stops."""
     import pandas as pd
 
     from churnkit.outreach.limits import Before
 
     arms = outbox.arms()
     return Before(tasks=tuple(outbox.tasks()), arms=pd.DataFrame(arms) if arms else None,
-                  suppressed=outbox.suppressed(at))
+                  suppressed=outbox.suppressed(at), stopped=stopped)
 
 
 def _known(settings: Settings, tables: Tables, at: dt.datetime) -> ChainMap[str, pd.DataFrame]:
