@@ -143,7 +143,7 @@ def allocate(offers: Offers, room: Room, *, sift: bool = True) -> Assignment:
         answer, solver = _repaired(pairs, spans, levels, room.total, (found.used, hint, broken))
     used = np.flatnonzero(answer.used)
     person[pairs.candidate[used]] = pairs.person[used]
-    return Assignment(person, worth(offers, person), solver, (most + answer.short) / scale)
+    return Assignment(person, worth(offers, person), solver, float(most + answer.short) / scale)
 
 
 def worth(offers: Offers, person: Ints) -> float:

@@ -114,7 +114,7 @@ def best(pairs: Pairs, rooms: Nest, levels: Sequence[Ints], most: int, *, sift: 
         core = urgent | (top >= np.partition(top, len(top) - step)[len(top) - step])
     while True:
         which = np.flatnonzero(core[owner]) if not core.all() else np.arange(len(owner))
-        net = _net(rooms, leaf[which], owner[which], urgent[core])
+        net = _net(rooms, leaf[which], (np.cumsum(core) - 1)[owner[which]], urgent[core])
         state = _State(np.ones(len(net.node), bool), np.zeros(net.end, np.int64))
         gain = net.spread(pairs.gain[which])
         used = _flow(net, gain, state)
