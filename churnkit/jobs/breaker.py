@@ -6,12 +6,12 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from churnkit.errors import FeatureError, OutreachError, did_you_mean
+from churnkit.errors import OutreachError, did_you_mean
 from churnkit.jobs.act import policy_of
 from churnkit.jobs.report import HELD_BACK, Report
-from churnkit.jobs.workspace import NOW, file_of, log, open_store, targets, workspace
+from churnkit.jobs.workspace import NOW, file_of, log, targets, workspace
 from churnkit.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -53,12 +53,12 @@ def verdict(settings: Settings, tables: Tables, scores: pd.DataFrame | None, at:
     feeds = count(tables, at)
     hangs = feeds_of({one.name: one.entity for one in asked}, {name: assets(tables.contract[name]) for name in feeds})
     today, spreads, built = _scores(settings, tables, scores, at, kept)
-    missing, before = _missing(settings, tables, asked, at, kept)
+    missing, before = _missing(settings, asked, at, kept)
     found = look(feeds, missing, today, built, History(kept, spreads, before, hangs), at)
     if remember:
         keys = {name: tuple(one.key for one in evidence) for name, evidence in found.held.items()}
         words = {name: found.words(name) for name in found.held}
-        memory.remember(settings.state, memory.Run(at, memory.seen(feeds), missing, keys, words))
+        memory.remember(settings.state, memory.Run(at, memory.seen(feeds), keys, words))
         _draw(settings, found, at)
     for name in found.held:
         log.warning("%s: new tasks are held until a person releases them. %s", name, " ".join(found.words(name)))
@@ -187,8 +187,7 @@ def _earlier(settings: Settings, target: str, at: dt.datetime, kept: Memory) -> 
     import pandas as pd
 
     here = file_of(settings, "scores", target, at)
-    trusted = {run.at for run in kept.trusted(target)}
-    barred = {file_of(settings, "scores", target, run.at).name for run in kept.runs if run.at not in trusted}
+    barred = {file_of(settings, "scores", target, when).name for when in kept.barred(target)}
     days = []
     for file in sorted(file for file in here.parent.glob("*.parquet") if file.name < here.name)[-_RUNS:]:
         try:
@@ -219,38 +218,21 @@ def _built_up(tables: Tables, accounts: set[str], at: dt.datetime) -> int | None
     return built_up(series[1], series[0])
 
 
-def _missing(settings: Settings, tables: Tables, asked: Sequence[Target], at: dt.datetime, kept: Memory,
-             ) -> tuple[dict[str, dict[str, float]], dict[str, list[Mapping[str, float]]]]:
-    """By target, each feature's share of missing values now, and, while few runs tell, at the training's cutoffs."""
-    from churnkit.learning.history import grid, step
-    from churnkit.watch.drift import LEAST_RUNS
+def _missing(settings: Settings, asked: Sequence[Target], at: dt.datetime, kept: Memory,
+             ) -> tuple[dict[str, Mapping[str, float]], dict[str, list[Mapping[str, float]]]]:
+    """By target, each feature's share of missing values at `at`, and at the cutoffs before it that nothing speaks
+    against.
+    """
+    from churnkit.watch.gaps import shares
 
-    now: dict[str, dict[str, float]] = {}
+    now: dict[str, Mapping[str, float]] = {}
     before: dict[str, list[Mapping[str, float]]] = {}
     for target in asked:
-        found = _shares(settings, tables, target, at)
-        if found is None:
-            continue
-        now[target.name] = found
-        if sum(target.name in run.missing for run in kept.trusted(target.name)) < LEAST_RUNS:
-            every = step(target.entity, settings)
-            cutoffs = grid(every, at - 6 * every, at - dt.timedelta(seconds=1))
-            shares = [_shares(settings, tables, target, cutoff) for cutoff in cutoffs]
-            before[target.name] = [one for one in shares if one is not None]
+        barred = kept.barred(target.name)
+        found = shares(settings.path(settings.store) / "data", target.groups, at)
+        now[target.name] = found.get(at, {})
+        before[target.name] = [one for when, one in found.items() if when < at and when not in barred]
     return now, before
-
-
-def _shares(settings: Settings, tables: Tables, target: Target, at: dt.datetime) -> dict[str, float] | None:
-    """The share of missing values of each feature at a cutoff; None where no features were computed then."""
-    from churnkit.signals.points import prediction_points
-
-    try:
-        frame: Any = open_store(settings).read(prediction_points(tables, target.entity, at=at), target)
-    except FeatureError:
-        return None
-    if not len(frame):
-        return None
-    return {str(name): round(float(share), 6) for name, share in frame.isna().mean().items()}
 
 
 def _draw(settings: Settings, found: Verdict, at: dt.datetime) -> None:

@@ -164,8 +164,8 @@ def _clocks(at: _Look) -> list[Evidence]:
         if found:
             place = found[0]
             says = (f"{days.table}: on {days.day(place)} rows lie {abs(moved[place]):.1f} hours "
-                    f"{'later' if moved[place] > 0 else 'earlier'} in the day than they used to. Is their time zone the "
-                    "one that the settings say?")
+                    f"{'later' if moved[place] > 0 else 'earlier'} in the day than they used to. Is their time zone "
+                    "the one that the settings say?")
             shown = slice(max(0, days.size - SHOWN), days.size)
             plot = Figure(f"{days.table}: hours that a day's mean time moved", _dates(days, shown),
                           _floats(moved[shown]), 0.0, 0.0)

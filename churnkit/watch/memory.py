@@ -55,11 +55,10 @@ class SeenFeed:
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its feeds, the share of missing values by target and feature, and what it held, by evidence key."""
+    """One run: its feeds, and what it held by target: the evidence's keys, and its words."""
 
     at: dt.datetime
     feeds: Mapping[str, SeenFeed] = field(default_factory=dict)
-    missing: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     held: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -90,6 +89,10 @@ class Memory:
         """The runs that held nothing of this target, or whose evidence was released: they are history."""
         free = self.released(target)
         return [run for run in self.runs if set(run.held.get(target, ())) <= free]
+
+    def barred(self, target: str) -> frozenset[dt.datetime]:
+        """When the runs were that are no history of this target."""
+        return frozenset(run.at for run in self.runs) - {run.at for run in self.trusted(target)}
 
 
 def seen(feeds: Mapping[str, Days]) -> dict[str, SeenFeed]:
@@ -167,7 +170,6 @@ def _write(file: Path, data: Mapping[str, Any]) -> None:
 def _run(file: Path) -> Run:
     run: Run = _parsed(file, lambda data: Run(
         moment(data["at"]), {name: _feed(one) for name, one in data["feeds"].items()},
-        {target: {name: float(share) for name, share in shares.items()} for target, shares in data["missing"].items()},
         {target: tuple(map(str, keys)) for target, keys in data["held"].items()},
         {target: tuple(map(str, words)) for target, words in data["words"].items()}))
     return run

@@ -46,8 +46,8 @@ def rewritten(days: Days, targets: tuple[str, ...], runs: Sequence[Run], today: 
                      "earlier run saw them. Is their time zone the one that the settings say?")
     for name, then, today_rows in _kinds(pairs):
         if then >= max(_FEW, _SHARE * was_rows) and today_rows < then / 2 and now_rows >= _GONE * was_rows:
-            add("kinds", f"{today_rows:,.0f} rows of '{name}' in the same days in which an earlier run saw {then:,.0f}. "
-                         "Was it renamed?")
+            add("kinds", f"{today_rows:,.0f} rows of '{name}' in the same days in which an earlier run saw "
+                         f"{then:,.0f}. Was it renamed?")
     return found
 
 

@@ -32,8 +32,9 @@ BUILT_UP = 3
 class History:
     """What is known of the past.
 
-    `memory` is what earlier runs kept and people released; `spreads` are the scores of earlier runs by target, oldest
-    first; `hangs` says which targets hang on which table.
+    `memory` is what earlier runs kept and people released. By target, oldest first, `spreads` are the scores of earlier
+    runs and `missing` the features' shares of missing values at earlier cutoffs. `hangs` says which targets hang on
+    which table.
     """
 
     memory: Memory = field(default_factory=Memory)
@@ -73,9 +74,7 @@ def look(feeds: Mapping[str, Days], features: Mapping[str, Mapping[str, float]],
     found, notes = _of_feeds(feeds, history, at)
     thin = []
     for target in targets:
-        trusted = history.memory.trusted(target)
-        past = [*history.missing.get(target, ()), *(run.missing[target] for run in trusted if target in run.missing)]
-        found += missing_jumps(target, features.get(target, {}), past, at.date())
+        found += missing_jumps(target, features.get(target, {}), history.missing.get(target, ()), at.date())
         spread, spreads = scores.get(target), history.spreads.get(target, ())
         if spread is None:
             continue
