@@ -66,13 +66,12 @@ def draw(tops: pd.DataFrame, rule: Rule, kept: pd.DataFrame | None = None, *, at
     drawn = drawn.sort_values(["stratum", "hash", "top"], kind="stable")
     counted = old[(old["arm"] != "reserve") & _same(old, rule)]["stratum"].value_counts()
     starts = {one: number(rule.salt, "stratum", one) for one in drawn["stratum"].unique()}
-    place = (drawn["stratum"].map(counted).fillna(0).to_numpy(dtype=float)
-             + drawn.groupby("stratum").cumcount().to_numpy(dtype=float))
-    chosen = systematic(place, drawn["stratum"].map(starts).to_numpy(dtype=float), rule.share)
+    place = _floats(drawn["stratum"].map(counted).fillna(0)) + _floats(drawn.groupby("stratum").cumcount())
+    chosen = systematic(place, _floats(drawn["stratum"].map(starts)), rule.share)
     new.loc[drawn.index[chosen], "arm"] = "control"
     when = pd.Timestamp(at).tz_convert("UTC")
     new = new.assign(propensity=np.where(exempt, 0.0, rule.share), share=rule.share, salt=rule.salt, drawn_at=when,
-                     exposed_at=pd.NaT)
+                     exposed_at=pd.Series(pd.NaT, new.index))
     rows = pd.concat([old, _typed(new)]) if len(old) else _typed(new)
     return rows.sort_values("top", kind="stable").reset_index(drop=True)
 
@@ -154,12 +153,18 @@ def _standing(kept: pd.DataFrame | None, rule: Rule) -> pd.DataFrame:
     if kept is None or kept.empty:
         return _typed(pd.DataFrame(columns=list(ARMS)))
     rows = _typed(kept)
-    return rows[rows["exposed_at"].notna().to_numpy() | _same(rows, rule)]
+    standing: pd.DataFrame = rows[rows["exposed_at"].notna().to_numpy() | _same(rows, rule)]
+    return standing
 
 
 def _typed(rows: pd.DataFrame) -> pd.DataFrame:
     """ARMS with the dtypes that every row of it has."""
-    rows = rows[list(ARMS)].astype({"propensity": float, "share": float, "top": object, "salt": object})
+    typed: pd.DataFrame = rows[list(ARMS)].astype({"propensity": float, "share": float, "top": object, "salt": object})
     for name in ("drawn_at", "exposed_at"):
-        rows[name] = pd.to_datetime(rows[name], utc=True).astype("datetime64[us, UTC]")
-    return rows
+        typed[name] = pd.to_datetime(typed[name], utc=True).astype("datetime64[us, UTC]")
+    return typed
+
+
+def _floats(column: pd.Series) -> Floats:
+    found: Floats = column.to_numpy(dtype=float)
+    return found
