@@ -41,9 +41,10 @@ _COLUMNS = ("play", "target", "cause", "segment", "arm", "score")
 
 @dataclass(frozen=True)
 class Prior:
-    """What is believed of a play before any customer: its effect, and how many triggered customers, with a tenth of them
-    kept apart, that belief is worth. With much less than the default, the first few customers decide what is tried at
-    all, and what is no longer tried is no longer learnt of.
+    """What is believed of a play before any customer: its effect, and how much that belief is worth.
+
+    `weight` is in triggered customers, a tenth of them kept apart. With much less than the default, the first few
+    customers decide what is tried at all, and what is no longer tried is no longer learnt of.
     """
 
     effect: float

@@ -40,7 +40,7 @@ def test_intervals_hold_the_truth_in_a_thousand_runs(share):
 
 
 def test_learnt_effects_keep_nine_tenths_of_the_best_that_could_be_known():
-    """With outreach that harms one cause planted: it is learnt to be left alone, and probability alone keeps far less."""
+    """With outreach that harms one cause planted: it is left alone, and probability alone keeps far less."""
     found = kept(Design(accounts=12_000, contact=DOGS), quarters=5, seed=2)
     late = {name: np.mean(values[-2:]) for name, values in found.value.items()}
     assert late["learnt"] >= 0.9
