@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections import ChainMap
-from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import asdict
+from collections.abc import MutableMapping, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from churnkit.errors import OutreachError
@@ -43,7 +43,8 @@ def plan(settings: Settings, tables: Tables, at: dt.datetime, *, dry_run: bool, 
 
     outbox, policy, scores = open_outbox(settings), policy_of(settings), load_day(settings, "scores", at)
     found = breaker.verdict(settings, tables, scores, at, remember=not dry_run and account is None)
-    before = _before(outbox, at, {target: " ".join(found.words(target)) for target in found.held})
+    before = replace(_before(outbox, at), folder=settings.root,
+                     stopped={target: " ".join(found.words(target)) for target in found.held})
     made = make(scores, load_day(settings, "reasons", at), _known(settings, tables, at), policy, before, at=at)
     if account is not None:
         said = preview.account(made, account, before.tasks)
@@ -73,15 +74,15 @@ def plan(settings: Settings, tables: Tables, at: dt.datetime, *, dry_run: bool, 
     return Report("plan", texts, rows, notes, data, code=HELD_BACK if before.stopped else 0)
 
 
-def _before(outbox: Outbox, at: dt.datetime, stopped: Mapping[str, str]) -> Before:
-    """What the outbox knows that a plan must heed, and what the breaker stops."""
+def _before(outbox: Outbox, at: dt.datetime) -> Before:
+    """What the outbox knows that a plan must heed."""
     import pandas as pd
 
     from churnkit.outreach.limits import Before
 
     arms = outbox.arms()
     return Before(tasks=tuple(outbox.tasks()), arms=pd.DataFrame(arms) if arms else None,
-                  suppressed=outbox.suppressed(at), stopped=stopped)
+                  suppressed=outbox.suppressed(at))
 
 
 def _known(settings: Settings, tables: Tables, at: dt.datetime) -> ChainMap[str, pd.DataFrame]:

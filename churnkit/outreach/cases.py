@@ -123,17 +123,12 @@ def languages_of(book: Book) -> dict[str, str]:
 
 
 def _source(candidate: Candidate) -> Source:
-    """Who suggests it, and how it was ranked; a candidate that does not say how was ranked by a belief."""
-
-    def known(name: str) -> float | None:
-        value = getattr(candidate, name, None)
-        return None if value is None or pd.isna(value) else float(value)
-
-    rule, rank_by = candidate.play.opened_by == "rule", getattr(candidate, "rank_by", "prior")
-    ends = "uplift" if rank_by == "uplift" else "effect"
+    """Who suggests it, and how it was ranked."""
+    rule, worth = candidate.play.opened_by == "rule", candidate.worth
     when = candidate.episode if rule else candidate.scored_at
-    return Source(by="" if rule else candidate.model_version or "", date=pd.Timestamp(when).date(), rank_by=rank_by,
-                  uplift=known("uplift"), effect=known("effect"), low=known(f"{ends}_low"), high=known(f"{ends}_high"))
+    return Source(by="" if rule else candidate.model_version or "", date=pd.Timestamp(when).date(), rank_by=worth.by,
+                  uplift=worth.uplift if worth.by == "uplift" else None, effect=worth.effect, low=worth.low,
+                  high=worth.high)
 
 
 def _told(candidate: Candidate, file: File, direction: str) -> Rows:

@@ -6,6 +6,7 @@ import datetime as dt
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -27,7 +28,8 @@ class Before:
 
     `tasks` are all that the outbox knows, closed ones and ghosts too. `arms` are the control group's rows
     (control.ARMS) and `effects` what was measured of plays, both perhaps None. `suppressed` says why an account may not
-    be approached, `stopped` why a target may get no new tasks (the breaker's words).
+    be approached, `stopped` why a target may get no new tasks (the breaker's words). `folder` is where a workspace
+    keeps templates and words of its own.
     """
 
     tasks: tuple[Task, ...] = ()
@@ -35,6 +37,7 @@ class Before:
     effects: pd.DataFrame | None = None
     suppressed: Mapping[str, str] = field(default_factory=dict)
     stopped: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
 
     @classmethod
     def of(cls, before: Before | Iterable[Task]) -> Before:

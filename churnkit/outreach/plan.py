@@ -15,12 +15,13 @@ from churnkit.outreach.assign import Slot, assign
 from churnkit.outreach.book import Book, utc
 from churnkit.outreach.brief import brief, title
 from churnkit.outreach.candidates import Candidate, causes_of, current_scores, expiry, from_scores, from_signals
-from churnkit.outreach.cases import File, case_of, open_file, reasons_of
+from churnkit.outreach.cases import File, also_of, case_of, languages_of, open_file, reasons_of
 from churnkit.outreach.desk import Desk
 from churnkit.outreach.limits import Before, Held, State, forbidden, gather, not_to_be_sold_to, reopened
 from churnkit.outreach.policy import Policy
 from churnkit.outreach.rules import signals_in
 from churnkit.outreach.task import Task
+from churnkit.outreach.wording import Wording
 from churnkit.outreach.words import day
 from churnkit.outreach.worth import Effects
 from churnkit.schemas import DECISIONS, HELD
@@ -34,8 +35,8 @@ class Plan:
     entity and every rule play without a task, with the reason. `closings` are the open tasks that nobody has begun and
     that have lost their reason, each with why: the cause is gone, the play was taken out, the account has left, the
     task has expired, or it would sell to an account which is now being saved. `arms` says who belongs to the control
-    group (control.ARMS), to be kept. `decisions` has one row (schemas.DECISIONS) for every candidate: what it was worth, by
-    what, and what became of it. `load` says by person how many open tasks there were and are, and the capacity.
+    group (control.ARMS), to be kept. `decisions` has one row (schemas.DECISIONS) for every candidate: what it was
+    worth, by what, and what became of it. `load` says by person how many open tasks there were and are, and the capacity.
     """
 
     tasks: tuple[Task, ...]
@@ -129,22 +130,21 @@ def _one_per_account(ready: Sequence[Candidate]) -> tuple[list[Candidate], list[
 
 def _write(slots: Sequence[Slot], state: State, reasons: pd.DataFrame | None, waiting: Sequence[Held],
            arms: pd.DataFrame) -> list[Task]:
-    """The work objects, with their briefs."""
-    file = open_file(state.book, reasons, [slot.candidate for slot in slots])
-    contacts = state.book.contacts()[0]
+    """The work objects, with their briefs in their owners' languages."""
+    file = open_file(state.book, reasons, [slot.candidate for slot in slots], state.before.tasks)
+    contacts, speaks = state.book.contacts()[0], languages_of(state.book)
     drawn = arms.set_index("top")[["stratum", "propensity"]].to_dict("index")
-    also: dict[str, tuple[str, ...]] = defaultdict(tuple)
-    for held in waiting:
-        one = held.candidate
-        also[one.account_id] += one.evidence[:1] or (f"by the {one.play.target} model it {one.play.says}",)
+    also = also_of(held.candidate for held in waiting)
     tasks = []
     for slot in slots:
         one = slot.candidate
-        contact = contacts.get(one.account_id)
-        case = replace(case_of(one, file, contact), act=_act(slot, state), also=also[one.account_id], due=slot.due)
+        contact, wording = contacts.get(one.account_id), Wording.load(state.before.folder, speaks.get(slot.owner))
+        case = replace(case_of(one, file, contact), act=_act(slot, state), also=also.get(one.account_id, ()),
+                       due=slot.due)
         draw = drawn.get(state.top.get(one.account_id, one.account_id), {})
-        tasks.append(replace(_task(slot, state, file), contact_id=contact, title=title(case), body=brief(case),
-                             stratum=str(draw.get("stratum", "")), propensity=1 - draw.get("propensity", 0.0)))
+        tasks.append(replace(_task(slot, state, file), contact_id=contact, title=title(case, wording),
+                             body=brief(case, wording=wording), stratum=str(draw.get("stratum", "")),
+                             propensity=1 - draw.get("propensity", 0.0)))
     return tasks
 
 
