@@ -314,6 +314,11 @@ SIGNALS = ("account_id", "asset_id", "signal", "occurred_at", "evidence", "evide
 """Plain signals on which rule plays open, one row per signal; `evidence` is a sentence, `evidence_id` a ticket
 or code."""
 
+DECISIONS = ("account_id", "target", "play", "cause", "probability", "value", "currency", "by", "effect", "uplift",
+             "net", "became", "detail", "owner", "due", "until", "had")
+"""One row per candidate task: what it is worth (`net`, money) and by what (uplift, effect, prior), and what `became` of
+it: task, ghost, or the reason why it is held; `had` is who had the account's last task, where that is somebody else."""
+
 HELD = ("entity_id", "account_id", "target", "play", "why", "until", "detail")
 """Why a scored entity has no task."""
 

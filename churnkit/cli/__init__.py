@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from churnkit.cli import models
+from churnkit.cli import breaker, models
 from churnkit.cli.screen import HERE, TODAY, At, DryRun, Folder, Json, Targets, cutoff, do
 from churnkit.cutoffs import duration
 
@@ -153,14 +153,18 @@ def score(folder: Folder = HERE, at: At = TODAY,
 
 
 @app.command()
-def plan(folder: Folder = HERE, at: At = TODAY, dry_run: DryRun = False, as_json: Json = False) -> None:
+def plan(folder: Folder = HERE, at: At = TODAY, dry_run: DryRun = False,
+         account: Annotated[str | None, typer.Option(help="Only tell this account's whole reasoning.")] = None,
+         as_json: Json = False) -> None:
     """Turn scores and signals into tasks.
 
     Example: churnkit plan acme --at 2026-11-01 --dry-run
+
+    Example: churnkit plan acme --at 2026-11-01 --account A00042
     """
     from churnkit import jobs
 
-    do(lambda: jobs.plan(folder, cutoff(at), dry_run=dry_run), as_json)
+    do(lambda: jobs.plan(folder, cutoff(at), dry_run=dry_run, account=account), as_json)
 
 
 @app.command()
@@ -241,7 +245,7 @@ def upgrade(folder: Folder = HERE, as_json: Json = False) -> None:
     do(lambda: setup.upgrade(folder, cutoff(TODAY)), as_json)
 
 
-for command in (models.models, models.card, models.promote, models.rollback):
+for command in (models.models, models.card, models.promote, models.rollback, breaker.release):
     app.command()(command)
 
 audits = typer.Typer(name="audit", no_args_is_help=True, rich_markup_mode=None,

@@ -88,11 +88,14 @@ def score(folder: Path, at: dt.datetime, *, explain_all: bool = False) -> Report
     return Report("score", rows=rows, notes=notes, data={"at": at.isoformat(), "scores": rows})
 
 
-def plan(folder: Path, at: dt.datetime, *, dry_run: bool = False) -> Report:
-    """Tasks for account managers from the scores and signals at `at`, into the outbox; a dry run writes nothing."""
+def plan(folder: Path, at: dt.datetime, *, dry_run: bool = False, account: str | None = None) -> Report:
+    """Tasks for account managers from the scores and signals at `at`, into the outbox; a dry run writes nothing.
+
+    With `account` nothing is written either, and that account's whole reasoning is told.
+    """
     with workspace(folder) as settings:
         act.policy_of(settings)
-        return act.plan(settings, read(settings, at), at, dry_run=dry_run)
+        return act.plan(settings, read(settings, at), at, dry_run=dry_run, account=account)
 
 
 def sync(folder: Path, at: dt.datetime, *, dry_run: bool = False) -> Report:

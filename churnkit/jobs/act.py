@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections import ChainMap
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from churnkit.errors import OutreachError
 from churnkit.jobs.report import HELD_BACK, Report
 from churnkit.jobs.workspace import load_day, open_outbox
 from churnkit.settings import Settings
@@ -15,6 +17,8 @@ from churnkit.settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
 
+    from churnkit.outreach.limits import Before
+    from churnkit.outreach.outbox import Outbox
     from churnkit.outreach.policy import Policy
     from churnkit.outreach.task import Task
     from churnkit.signals.tables import Tables
@@ -27,28 +31,64 @@ def policy_of(settings: Settings) -> Policy:
     return Policy.load(settings.path(settings.policy))
 
 
-def plan(settings: Settings, tables: Tables, at: dt.datetime, *, dry_run: bool) -> Report:
-    """New tasks and ghosts into the outbox, and moot ones closed, in what the policy and the open tasks allow."""
+def plan(settings: Settings, tables: Tables, at: dt.datetime, *, dry_run: bool, account: str | None = None) -> Report:
+    """New tasks and ghosts into the outbox, and moot ones closed, in what the policy and the open tasks allow.
+
+    A dry run writes nothing and says what would be done: who gets what and why, each person's queue now and then, and
+    what each limit costs. With `account`, that account's whole reasoning.
+    """
+    from churnkit.jobs import breaker
+    from churnkit.outreach import preview
     from churnkit.outreach.plan import plan as make
 
-    outbox = open_outbox(settings)
-    offers = load_day(settings, "offers", at)
-    more = {"moods": _moods(tables, at), **({} if offers is None else {"offers": offers})}
-    known = ChainMap(more, cast("MutableMapping[str, pd.DataFrame]", tables))  # only read
-    made = make(load_day(settings, "scores", at), load_day(settings, "reasons", at), known, policy_of(settings),
-                open_tasks=outbox.tasks(), at=at)
+    outbox, policy, scores = open_outbox(settings), policy_of(settings), load_day(settings, "scores", at)
+    found = breaker.verdict(settings, tables, scores, at, remember=not dry_run and account is None)
+    before = _before(outbox, at, {target: " ".join(found.words(target)) for target in found.held})
+    made = make(scores, load_day(settings, "reasons", at), _known(settings, tables, at), policy, before, at=at)
+    if account is not None:
+        said = preview.account(made, account, before.tasks)
+        if not said:
+            raise OutreachError(f"'{account}' has no score, signal or task at {at:%Y-%m-%d}. Check the id, or score "
+                                f"that day first: churnkit score --at {at:%Y-%m-%d}")
+        return Report("plan", notes=said, data={"account_id": account, "reasoning": said})
     if not dry_run:
-        outbox.put([*made.tasks, *made.ghosts], at=at, run=f"plan {at:%Y-%m-%d}")
-        outbox.close_tasks(made.moot, at=at)
+        outbox.carry_out([*made.tasks, *made.ghosts], made.closings, _plain(made.arms), at,
+                         run=f"plan {at:%Y-%m-%d}")
     rows = [{"due": task.due, "by": task.opened_by, "owner": task.owner, "task": task.title} for task in made.tasks]
     held = made.held["why"].value_counts().to_dict() if len(made.held) else {}
     verb = "would be made" if dry_run else "made"
     counted = (f"New tasks {verb}: {len(made.tasks)}. Kept unsent because their accounts are the control group: "
                f"{len(made.ghosts)}.")
-    notes = [counted, *(f"held: {count} {why}" for why, count in held.items())]
-    data = {"tasks": [task.to_dict() for task in made.tasks], "ghosts": len(made.ghosts), "held": held}
+    notes = [counted, *(f"held: {count} {why}" for why, count in held.items()), *found.notes]
+    notes += [f"{target}: new tasks wait for a person. {words} To let them go: churnkit release {target} "
+              f"{settings.root} --by NAME --why TEXT" for target, words in before.stopped.items()]
+    data = {"tasks": [task.to_dict() for task in made.tasks], "ghosts": len(made.ghosts), "held": held,
+            "closings": dict(made.closings), "costs": preview.costs(made)}
     texts = [f"### {task.title}\n\n{task.body}" for task in _foremost(made.tasks)]
-    return Report("plan", texts, rows, notes, data)
+    if dry_run:
+        queues = preview.difference(made, before.tasks)
+        rows = [*rows, *queues, *preview.costs(made)]
+        notes += preview.sentences(made)
+        data |= {"queues": queues, "decisions": json.loads(made.decisions.to_json(orient="records", date_format="iso"))}
+    return Report("plan", texts, rows, notes, data, code=HELD_BACK if before.stopped else 0)
+
+
+def _before(outbox: Outbox, at: dt.datetime, stopped: Mapping[str, str]) -> Before:
+    """What the outbox knows that a plan must heed, and what the breaker stops."""
+    import pandas as pd
+
+    from churnkit.outreach.limits import Before
+
+    arms = outbox.arms()
+    return Before(tasks=tuple(outbox.tasks()), arms=pd.DataFrame(arms) if arms else None,
+                  suppressed=outbox.suppressed(at), stopped=stopped)
+
+
+def _known(settings: Settings, tables: Tables, at: dt.datetime) -> ChainMap[str, pd.DataFrame]:
+    """The raw tables with what the plan reads beside them: moods, and what to offer."""
+    offers = load_day(settings, "offers", at)
+    more = {"moods": _moods(tables, at), **({} if offers is None else {"offers": offers})}
+    return ChainMap(more, cast("MutableMapping[str, pd.DataFrame]", tables))  # only read
 
 
 def _foremost(tasks: Sequence[Task], most: int = 3) -> list[Task]:
@@ -60,11 +100,18 @@ def _foremost(tasks: Sequence[Task], most: int = 3) -> list[Task]:
 
 
 def _moods(tables: Tables, at: dt.datetime) -> pd.DataFrame:
-    """The mood of what a customer wrote last in each ticket, as far as it was known at `at`."""
+    """The moods of what customers wrote, as far as they were known at `at`, in time."""
     moods = tables.moods().to_pandas()
-    seen = moods[(moods["known_at"] <= at) & moods["ticket_id"].notna()].sort_values("occurred_at", kind="stable")
-    last: pd.DataFrame = seen.drop_duplicates("ticket_id", keep="last")
-    return last
+    known: pd.DataFrame = moods[moods["known_at"] <= at].sort_values("occurred_at", kind="stable")
+    return known
+
+
+def _plain(arms: pd.DataFrame) -> list[dict[str, Any]]:
+    """The control group's rows as the outbox keeps them; a time that is missing is None."""
+    import pandas as pd
+
+    return [{str(name): None if pd.isna(value) else value for name, value in row.items()}
+            for row in arms.to_dict("records")]
 
 
 def sync(settings: Settings, at: dt.datetime, *, dry_run: bool) -> Report:

@@ -49,10 +49,13 @@ class Book:
 
     def accounts(self) -> pd.DataFrame:
         """The accounts by id: name, segment, owner, parent and `top`, the topmost parent account."""
-        frame = self["accounts"].set_index("account_id", drop=False).sort_index()
-        above = frame["parent_account_id"].dropna()
-        parents = dict(zip(above.index.astype(str), above.astype(str), strict=True))
-        return frame.assign(top=[_top(str(account), parents) for account in frame.index])
+        if "accounts by id" not in self._cache:
+            frame = self["accounts"].set_index("account_id", drop=False).sort_index()
+            above = frame["parent_account_id"].dropna()
+            parents = dict(zip(above.index.astype(str), above.astype(str), strict=True))
+            tops = [_top(str(account), parents) for account in frame.index] if parents else frame.index
+            self._cache["accounts by id"] = frame.assign(top=tops)
+        return self._cache["accounts by id"]
 
     def active_subscriptions(self) -> pd.DataFrame:
         """The subscriptions that have begun and have not ended."""
@@ -86,6 +89,15 @@ class Book:
         best = people.assign(order=order)[~no].sort_values(["order", "contact_id"]).drop_duplicates("account_id")
         closed = set(people["account_id"]) - set(best["account_id"])
         return dict(zip(best["account_id"], best["contact_id"], strict=True)), closed
+
+    def moods(self) -> pd.DataFrame:
+        """What customers wrote as moods, in time; no table of the contract: who has it gives it."""
+        if "moods" not in set(self.tables):
+            return pd.DataFrame(columns=["account_id", "ticket_id", "occurred_at", "polarity"])
+        rows = self.tables["moods"]
+        if "known_at" in rows:
+            rows = rows[~(rows["known_at"] > self.at) & (rows["occurred_at"] < self.at)]
+        return rows.sort_values("occurred_at", kind="stable") if "occurred_at" in rows else rows
 
     def suppressions(self) -> pd.DataFrame:
         """The suppressions that hold at this moment."""

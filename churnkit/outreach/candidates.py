@@ -15,6 +15,7 @@ from churnkit.errors import OutreachError
 from churnkit.outreach.book import Book
 from churnkit.outreach.policy import AIMS, Play, Policy
 from churnkit.outreach.task import task_key
+from churnkit.outreach.worth import Effects, Worth
 from churnkit.schemas import HELD
 from churnkit.settings import Settings
 
@@ -25,9 +26,9 @@ _NEEDED = ("entity_id", "account_id", "cutoff", "target", "probability")
 class Candidate:
     """One task that could be planned.
 
-    `entity_ids` are the scored entities it stands for (none for a rule), the most pressing first. `net` is the expected
-    net value in money, or not a number where no value is known. `evidence` holds the signals' sentences and
-    `evidence_ids` the tickets or codes they rest on.
+    `entity_ids` are the scored entities it stands for (none for a rule), the most pressing first. `cause` is why it
+    opened: the feature group of the first raising reason, or the signal. `worth` says what the play is believed to
+    turn, and by what. `evidence` holds the signals' sentences and `evidence_ids` the tickets or codes they rest on.
     """
 
     account_id: str
@@ -38,20 +39,22 @@ class Candidate:
     value: float | None
     currency: str
     scored_at: str
+    worth: Worth
     entity_ids: tuple[str, ...] = ()
     asset_ids: tuple[str, ...] = ()
     evidence: tuple[str, ...] = ()
     evidence_ids: tuple[str, ...] = ()
+    cause: str = ""
     model_version: str | None = None
+    data_hash: str | None = None
     band: str | None = None
     proven: bool = True
-    expected: float | None = None
+    reopens: str | None = None
 
     @property
     def net(self) -> float:
-        """Probability x effect x value - cost, in money."""
-        gain = self.expected if self.expected is not None else self.probability * (self.value or math.nan)
-        return gain * self.play.effect - self.play.cost
+        """What the task is expected to bring, less what it costs, in money; not a number where no value is known."""
+        return self.worth.gain - self.play.cost
 
     @property
     def key(self) -> str:
@@ -61,7 +64,7 @@ class Candidate:
     @property
     def rank(self) -> tuple[object, ...]:
         """Sorts the most urgent and most valuable first, and ties always alike."""
-        worth = self.net if math.isfinite(self.net) else self.probability * self.play.effect - 1e6
+        worth = self.net if math.isfinite(self.net) else self.probability * self.worth.effect - 1e6
         return (not self.play.always, -worth, self.account_id, self.name)
 
     @property
@@ -83,47 +86,72 @@ def current_scores(scores: pd.DataFrame | None, at: pd.Timestamp) -> pd.DataFram
         raise OutreachError(f"scores: column '{missing[0]}' is missing. Give what Model.predict returns.")
     frame = scores.assign(cutoff=pd.to_datetime(scores["cutoff"], utc=True))
     for column, default in (("value", math.nan), ("currency", None), ("model_version", None), ("band", None),
-                            ("skill", True)):
+                            ("skill", True), ("uplift", math.nan), ("uplift_skill", False), ("data_hash", None)):
         if column not in frame:
             frame[column] = default
-    frame = frame.astype({"entity_id": object, "account_id": object, "value": float, "probability": float})
-    frame["skill"] = frame["skill"].fillna(value=False).astype(bool)
+    frame = frame.astype({"entity_id": object, "account_id": object, "value": float, "probability": float,
+                          "uplift": float})
+    for column in ("skill", "uplift_skill"):
+        frame[column] = frame[column].fillna(value=False).astype(bool)
     frame = frame[frame["cutoff"] <= at].sort_values(["target", "entity_id", "cutoff"], kind="stable")
     return frame.drop_duplicates(["target", "entity_id"], keep="last").reset_index(drop=True)
 
 
-def from_scores(scores: pd.DataFrame, book: Book, policy: Policy) -> tuple[list[Candidate], pd.DataFrame]:
+def from_scores(scores: pd.DataFrame, causes: pd.Series, book: Book, policy: Policy,
+                effects: Effects) -> tuple[list[Candidate], pd.DataFrame]:
     """Candidates of the model plays, and the held rows of every scored entity that is none.
 
-    Several assets of one account come together in one candidate.
+    Several assets of one account come together in one candidate. `causes` is the group of the first raising reason by
+    (target, entity_id); an entity without one has no known driver.
     """
     segments = dict(book.accounts()["segment"])
-    frame = scores.assign(segment=scores["account_id"].map(segments), play=None)
     models = {name: play for name, play in policy.active.items() if play.opened_by == "model"}
-    for name, play in reversed(models.items()):
-        fits = frame["target"] == play.target
-        fits &= frame["segment"].isin(play.segments) if play.segments else True
-        frame["play"] = frame["play"].mask(fits, name)
+    frame = scores.assign(segment=scores["account_id"].map(segments), play=None, cause=_causes(scores, causes))
+    likely = frame["play"].copy()
+    for name, play in reversed(models.items()):  # the first in the file goes before
+        meant = frame["target"] == play.target
+        meant &= frame["segment"].isin(play.segments) if play.segments else True
+        meant &= frame["cause"].isin(play.drivers) if play.drivers else True
+        worth = ~(frame["value"] < play.min_value) & ~(frame["value"] > (play.max_value or math.inf))
+        frame["play"] = frame["play"].mask(meant & worth & (frame["probability"] >= play.open), name)
+        likely = likely.mask(meant, name)
+    opened = frame["play"].notna()
+    frame["play"] = frame["play"].fillna(likely)
     opens = frame["play"].map({name: play.open for name, play in models.items()}).astype(float)
-    least = frame["play"].map({name: play.min_value for name, play in models.items()}).astype(float)
     frame["until"], frame["why"], frame["detail"] = pd.Series(pd.NaT, frame.index, dtype="datetime64[us, UTC]"), "", ""
-    below = ~(frame["probability"] >= opens)
-    _hold(frame, frame["value"] < least, "below threshold", "worth less than the play's min_value")
+    _hold(frame, ~opened, "below threshold", "worth less than the play's min_value, or more than its max_value")
     needed = _texts("{:.1%}, opens at {:.0%}", frame["probability"], opens)
-    _hold(frame, below, "below threshold", needed)
-    _hold(frame, frame["play"].isna(), "below threshold", "no enabled play for this target and segment")
+    _hold(frame, ~opened & ~(frame["probability"] >= opens), "below threshold", needed)
+    _hold(frame, frame["play"].isna(), "below threshold", "no enabled play for this target, segment and driver")
     _hold(frame, ~frame["skill"], "no skill", "the model's skill is not proven")
     _hold_late(frame, book, policy, models)
     good = frame[frame["why"] == ""].sort_values(["probability", "entity_id"], ascending=[False, True], kind="stable")
     groups: dict[tuple[str, str], list[dict[Hashable, Any]]] = defaultdict(list)
     for row in good.sort_values(["account_id", "play"], kind="stable").to_dict("records"):
         groups[row["account_id"], row["play"]].append(row)
-    found = [_candidate(rows, models, book) for rows in groups.values()]
+    found = [_candidate(rows, models, book, effects) for rows in groups.values()]
     return found, frame.loc[frame["why"] != "", list(HELD)]
 
 
-def from_signals(signals: pd.DataFrame, scores: pd.DataFrame, book: Book, policy: Policy,
-                 answered: set[str]) -> list[Candidate]:
+def causes_of(reasons: pd.DataFrame | None) -> pd.Series:
+    """The group of each entity's first raising reason, by (target, entity_id); empty where reasons name no groups."""
+    if reasons is None or reasons.empty or "group" not in reasons:
+        return pd.Series(dtype=object)
+    rows = reasons[(reasons["direction"] == "raises") & (reasons["group"].fillna("") != "")]
+    newest = ["cutoff", "rank"] if "cutoff" in rows else ["rank"]
+    rows = rows.sort_values(newest, ascending=[False, True][-len(newest):], kind="stable")
+    return rows.drop_duplicates(["target", "entity_id"]).set_index(["target", "entity_id"])["group"]
+
+
+def _causes(scores: pd.DataFrame, causes: pd.Series) -> pd.Series:
+    if causes.empty:
+        return pd.Series("", scores.index, dtype=object)
+    keys = pd.MultiIndex.from_frame(scores[["target", "entity_id"]])
+    return pd.Series(causes.reindex(keys).fillna("").to_numpy(dtype=object), scores.index, dtype=object)
+
+
+def from_signals(signals: pd.DataFrame, scores: pd.DataFrame, book: Book, policy: Policy, effects: Effects,
+                 *, answered: set[str]) -> list[Candidate]:
     """Candidates of the rule plays: per account and play the oldest signal that nobody has answered yet."""
     segments, mrr = dict(book.accounts()["segment"]), book.mrr()
     models = dict(zip(book["assets"]["asset_id"], book["assets"]["model"], strict=True))
@@ -146,11 +174,17 @@ def from_signals(signals: pd.DataFrame, scores: pd.DataFrame, book: Book, policy
             if value is None:
                 paid = float(mrr.get(account, math.nan))
                 value = _at_stake(play, paid, [models.get(asset) for asset in assets], settings)
+            if value is not None and not play.min_value <= value <= (play.max_value or math.inf):
+                continue
             currency = score["currency"] if score is not None and score["currency"] else own_currency
+            probability = float(score["probability"]) if score is not None else play.likelihood
+            cause = play.signal or ""
+            worth = effects.of(name, play, cause, segments.get(account) or "").times(
+                probability, math.nan if value is None else value)
             found.append(Candidate(
                 account_id=str(account), name=name, play=play, episode=fresh[0], value=value, currency=currency,
-                probability=float(score["probability"]) if score is not None else play.likelihood,
-                scored_at=book.at.isoformat(), evidence=tuple(dict.fromkeys(news["evidence"])),
+                probability=probability, scored_at=book.at.isoformat(), worth=worth, cause=cause,
+                evidence=tuple(dict.fromkeys(news["evidence"])),
                 evidence_ids=tuple(dict.fromkeys(str(found) for found in news["evidence_id"].dropna())),
                 asset_ids=assets, proven=score is not None))
     return found
@@ -187,18 +221,24 @@ def _hold_late(frame: pd.DataFrame, book: Book, policy: Policy, models: Mapping[
     _hold(frame, late, "lead time too short", words)
 
 
-def _candidate(rows: list[dict[Hashable, Any]], models: Mapping[str, Play], book: Book) -> Candidate:
+def _candidate(rows: list[dict[Hashable, Any]], models: Mapping[str, Play], book: Book, effects: Effects) -> Candidate:
     first = rows[0]
-    play, ids = models[first["play"]], tuple(str(row["entity_id"]) for row in rows)
-    worth = [(row["value"], row["value"] * row["probability"]) for row in rows if math.isfinite(row["value"])]
+    name = str(first["play"])
+    play, ids = models[name], tuple(str(row["entity_id"]) for row in rows)
+    worth = effects.of(name, play, str(first["cause"]), _word(first["segment"]) or "")
+    values = [row["value"] for row in rows if math.isfinite(row["value"])]
+    gains = [worth.learnt(row["uplift"], row["value"]) if row["uplift_skill"] and effects.uplift
+             else worth.times(row["probability"], row["value"]) for row in rows]
     return Candidate(
-        account_id=str(first["account_id"]), name=str(first["play"]), play=play, episode=f"{book.at:%Y-%m-%d}",
-        probability=float(first["probability"]), value=sum(value for value, _ in worth) if worth else None,
-        currency=first["currency"] if isinstance(first["currency"], str) else "", scored_at=first["cutoff"].isoformat(),
-        entity_ids=ids, asset_ids=ids if first["target"] == "maintenance" else (),
-        model_version=None if pd.isna(first["model_version"]) else str(first["model_version"]),
-        band=None if pd.isna(first["band"]) else str(first["band"]),
-        expected=sum(expected for _, expected in worth) if worth else None)
+        account_id=str(first["account_id"]), name=name, play=play, episode=f"{book.at:%Y-%m-%d}",
+        probability=float(first["probability"]), value=sum(values) if values else None,
+        currency=_word(first["currency"]) or "", scored_at=first["cutoff"].isoformat(), worth=Worth.together(gains),
+        entity_ids=ids, asset_ids=ids if first["target"] == "maintenance" else (), cause=str(first["cause"]),
+        model_version=_word(first["model_version"]), data_hash=_word(first["data_hash"]), band=_word(first["band"]))
+
+
+def _word(value: Any) -> str | None:
+    return None if value is None or pd.isna(value) else str(value)
 
 
 def expiry(candidate: Candidate) -> dt.date:

@@ -1,4 +1,4 @@
-"""What to offer, in words: the likeliest kind of an expansion, and what it would bring a month. Standard library."""
+"""What to offer, in words: the likeliest kind of an expansion, and what it would bring a month."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from churnkit.outreach.wording import Wording
 from churnkit.outreach.words import clean, listed, money
 from churnkit.schemas import OFFER_KINDS
 
@@ -20,7 +21,7 @@ class Offer:
     given that the account buys at all.
 
     >>> Offer(340.0, "EUR", "seats", 0.62, gain_skill=True, kind_skill=True).brief()
-    'They would most likely take more seats (62%), about 340 EUR a month'
+    'They would most likely take more seats (62%), about 340 EUR a month.'
     """
 
     gain: float
@@ -39,12 +40,14 @@ class Offer:
         return cls(float(row["gain_monthly"]), clean(currency, 8), kind if kind in KINDS else "",
                    shares.get(kind, math.nan), bool(row["gain_skill"]), bool(row["kind_skill"]))
 
-    def brief(self) -> str:
+    def brief(self, wording: Wording | None = None) -> str:
         """A sentence for the brief, without what has no proven skill; empty where nothing has."""
-        parts = [f"most likely take {self._kind}"] if self.kind_skill and self.kind else []
-        if self.gain_skill and self._monthly:
-            parts += [self._monthly if parts else f"take {self._monthly} more"]
-        return f"They would {', '.join(parts)}" if parts else ""
+        wording = wording or Wording.load()
+        gain = "" if not self.gain_skill or math.isnan(self.gain) else wording.money(self.gain, self.currency)
+        if not self.kind_skill or not self.kind:
+            return wording.say("offer.gain", money=gain) if gain else ""
+        return wording.say("offer.most_likely_gain" if gain else "offer.most_likely", money=gain,
+                           kind=wording.say(f"offer.{self.kind}"), share=wording.percent(self.share))
 
     def told(self) -> str:
         """All of it for who asks, with what only is what is usual."""

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pandas as pd
 
+from churnkit.outreach import control
+from churnkit.outreach.assign import Slot, assign
 from churnkit.outreach.book import Book, utc
 from churnkit.outreach.brief import brief, title
-from churnkit.outreach.candidates import Candidate, current_scores, expiry, from_scores, from_signals
-from churnkit.outreach.cases import case_of, open_file, reasons_of
+from churnkit.outreach.candidates import Candidate, causes_of, current_scores, expiry, from_scores, from_signals
+from churnkit.outreach.cases import File, case_of, open_file, reasons_of
 from churnkit.outreach.desk import Desk
-from churnkit.outreach.limits import Held, State, forbidden, gather, not_to_be_sold_to
+from churnkit.outreach.limits import Before, Held, State, forbidden, gather, not_to_be_sold_to, reopened
 from churnkit.outreach.policy import Policy
 from churnkit.outreach.rules import signals_in
 from churnkit.outreach.task import Task
-from churnkit.schemas import HELD
+from churnkit.outreach.words import day
+from churnkit.outreach.worth import Effects
+from churnkit.schemas import DECISIONS, HELD
 
 
 @dataclass(frozen=True)
@@ -26,60 +31,80 @@ class Plan:
     """What one run would have people do.
 
     `ghosts` are the tasks of control accounts: kept, never sent. `held` has one row (schemas.HELD) for every scored
-    entity and every rule play without a task, with the reason. `moot` are the keys of open tasks that nobody has begun
-    and whose cause is gone, whose play was taken out, that have expired, or that would sell to an account which is now
-    being saved: close them with `Outbox.close_tasks`.
+    entity and every rule play without a task, with the reason. `closings` are the open tasks that nobody has begun and
+    that have lost their reason, each with why: the cause is gone, the play was taken out, the account has left, the
+    task has expired, or it would sell to an account which is now being saved. `arms` says who belongs to the control
+    group (control.ARMS), to be kept. `decisions` has one row (schemas.DECISIONS) for every candidate: what it was worth, by
+    what, and what became of it. `load` says by person how many open tasks there were and are, and the capacity.
     """
 
     tasks: tuple[Task, ...]
     ghosts: tuple[Task, ...]
     held: pd.DataFrame
-    moot: tuple[str, ...] = ()
+    closings: Mapping[str, str] = field(default_factory=dict)
+    arms: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(control.ARMS)))
+    decisions: pd.DataFrame = field(default_factory=pd.DataFrame)
+    load: pd.DataFrame = field(default_factory=pd.DataFrame)
 
-
-@dataclass(frozen=True)
-class _Slot:
-    """A candidate that came through: for whom, by when, and whether it is only kept."""
-
-    candidate: Candidate
-    owner: str
-    due: dt.date
-    ghost: bool
+    @property
+    def moot(self) -> tuple[str, ...]:
+        """The keys of the tasks that are to be closed."""
+        return tuple(sorted(self.closings))
 
 
 def plan(scores: pd.DataFrame | None, reasons: pd.DataFrame | None, tables: Mapping[str, pd.DataFrame], policy: Policy,
-         open_tasks: Iterable[Task] = (), *, at: str | dt.date | dt.datetime) -> Plan:
+         before: Before | Iterable[Task] = (), *, at: str | dt.date | dt.datetime) -> Plan:
     """Ranks what could be done by expected net value and gives it to people within every limit of the policy.
 
     Args:
         scores: schemas.SCORES, of any targets; None or empty leaves the rule plays. A column `skill` that is false
-            keeps those scores from opening tasks.
+            keeps those scores from opening tasks; `uplift` ranks where `uplift_skill` is true.
         reasons: schemas.REASONS for the briefs; may be None.
         tables: The raw tables by name.
         policy: The limits.
-        open_tasks: What is open already, ghosts too (`Outbox.open_tasks()`). Closed ones among them are not planned
-            again: give `Outbox.tasks()` where churnkit itself may have closed some.
+        before: What earlier runs left: the tasks of the outbox (`Outbox.tasks()`: ghosts and closed ones too), or a
+            `Before` with the control group, measured effects and stopped targets as well.
         at: The moment of planning; nothing after it is seen.
 
     Returns:
         The plan. Planning again at the same moment with the first plan's tasks open adds nothing.
     """
-    book = Book(utc(at), tables)
+    book, before = Book(utc(at), tables), Before.of(before)
     current, signals = current_scores(scores, book.at), signals_in(book, policy)
-    state = gather(book, policy, tuple(open_tasks), signals)
-    found, below = from_scores(current, book, policy)
-    found += from_signals(signals, current, book, policy, set(state.answered))
+    state = gather(book, policy, before, signals)
+    effects = Effects.read(before.effects, policy.ranking)
+    found, below = from_scores(current, causes_of(reasons), book, policy, effects)
+    found += from_signals(signals, current, book, policy, effects, answered=set(state.answered))
+    found = [reopened(one, state) for one in found]
     state = replace(state, saving=frozenset(one.account_id for one in found if one.play.aim == "saving"))
     stopped = {one.key: stop for one in found if (stop := forbidden(one, state))}
     leaders, waiting = _one_per_account([one for one in found if one.key not in stopped])
-    slots, full = _allot(leaders, state)
-    tasks = _write(slots, state, reasons, waiting)
-    frames = [frame for frame in (below, _held_rows([*stopped.values(), *waiting, *full])) if len(frame)]
-    held = pd.concat(frames) if frames else below
+    arms = _drawn(book, policy, before)
+    desk = Desk(book, policy, before.tasks)
+    slots, full = assign(leaders, _arm_of(state, arms), state, desk)
+    triggered = {state.top.get(slot.candidate.account_id, "") for slot in slots if not slot.candidate.play.always}
+    arms = control.expose(arms, triggered, at=book.at)
+    held = [*stopped.values(), *waiting, *full]
+    tasks = _write(slots, state, reasons, waiting, arms)
+    frames = [frame for frame in (below, _held_rows(held)) if len(frame)]
+    rows = pd.concat(frames) if frames else below
     return Plan(
         tasks=tuple(task for task in tasks if not task.ghost), ghosts=tuple(task for task in tasks if task.ghost),
-        held=held.sort_values(["target", "entity_id", "play"], kind="stable").reset_index(drop=True),
-        moot=_moot(state, current))
+        held=rows.sort_values(["target", "entity_id", "play"], kind="stable").reset_index(drop=True),
+        closings=_closings(state, current), arms=arms, decisions=_decisions(slots, held), load=_load(desk, slots))
+
+
+def _drawn(book: Book, policy: Policy, before: Before) -> pd.DataFrame:
+    """The arm of every topmost parent account in the book."""
+    accounts = book.accounts()[["account_id", "top", "segment"]].assign(value=book.mrr().reindex(book.accounts().index))
+    rule = control.Rule(policy.control.share, policy.control.salt, policy.control.exempt_value)
+    return control.draw(control.tops_of(accounts.reset_index(drop=True)), rule, before.arms, at=book.at)
+
+
+def _arm_of(state: State, arms: pd.DataFrame) -> dict[str, str]:
+    """The arm of each account: its topmost parent's."""
+    of = dict(zip(arms["top"], arms["arm"], strict=True))
+    return {account: of.get(top, "treated") for account, top in state.top.items()}
 
 
 def _one_per_account(ready: Sequence[Candidate]) -> tuple[list[Candidate], list[Held]]:
@@ -102,64 +127,45 @@ def _one_per_account(ready: Sequence[Candidate]) -> tuple[list[Candidate], list[
     return sorted(leaders, key=lambda one: one.rank), waiting
 
 
-def _allot(leaders: Sequence[Candidate], state: State) -> tuple[list[_Slot], list[Held]]:
-    """Down the ranking, one slot each, until people or the run are full; control accounts take none."""
-    desk, pilot = Desk(state.book, state.policy, state.open_tasks), state.policy.pilot
-    new = sum(not task.ghost and state.planned_now(task) for task in state.open_tasks)
-    slots: list[_Slot] = []
-    held: list[Held] = []
-    for candidate in leaders:
-        if pilot.on and new >= pilot.max_new_per_run:
-            held.append(Held(candidate, "max new per run", f"{pilot.max_new_per_run} a run while the pilot is on"))
-            continue
-        people, due = desk.people(candidate.account_id, candidate.play), _due(candidate, state)
-        person = next((person for person in people if desk.free(person, due)), None)
-        if person is None:
-            held.append(Held(candidate, "capacity", f"{desk.address(people[0])} is full around {due}") if people
-                        else Held(candidate, "no owner", "no active owner, and no manager to take it"))
-            continue
-        top = state.top.get(candidate.account_id, candidate.account_id)
-        ghost = state.policy.control.holds(top) and not candidate.play.always
-        if ghost:
-            held.append(Held(candidate, "control", "kept as a ghost, never sent"))
-        else:
-            desk.take(person, due)
-            new += 1
-        slots.append(_Slot(candidate, desk.address(person), due, ghost))
-    return slots, held
-
-
-def _due(candidate: Candidate, state: State) -> dt.date:
-    days, today = candidate.play.due_days, state.book.at.date()
-    if state.human_first(candidate):
-        days = min(days, state.policy.human_first.due_days)
-    return min(today + dt.timedelta(days=days), max(expiry(candidate), today))
-
-
-def _write(slots: Sequence[_Slot], state: State, reasons: pd.DataFrame | None, waiting: Sequence[Held]) -> list[Task]:
+def _write(slots: Sequence[Slot], state: State, reasons: pd.DataFrame | None, waiting: Sequence[Held],
+           arms: pd.DataFrame) -> list[Task]:
     """The work objects, with their briefs."""
     file = open_file(state.book, reasons, [slot.candidate for slot in slots])
     contacts = state.book.contacts()[0]
+    drawn = arms.set_index("top")[["stratum", "propensity"]].to_dict("index")
     also: dict[str, tuple[str, ...]] = defaultdict(tuple)
     for held in waiting:
         one = held.candidate
         also[one.account_id] += one.evidence[:1] or (f"by the {one.play.target} model it {one.play.says}",)
     tasks = []
     for slot in slots:
-        one, play, urgent = slot.candidate, slot.candidate.play, state.human_first(slot.candidate)
+        one = slot.candidate
         contact = contacts.get(one.account_id)
-        case = replace(case_of(one, file, contact), act="call" if urgent else play.type, also=also[one.account_id],
-                       due=slot.due)
-        model = play.opened_by == "model"
-        tasks.append(Task(
-            key=one.key, target=play.target, play=one.name, episode=one.episode, opened_by=play.opened_by,
-            account_id=one.account_id, type="call" if urgent else play.type, title=title(case), body=brief(case),
-            priority="high" if urgent else play.priority, due=slot.due, owner=slot.owner, asset_ids=one.asset_ids,
-            contact_id=contact, score=one.probability if model else None, band=one.band,
-            reason_codes=reasons_of(one, file)[2][:3] if model else (play.signal or "", *one.evidence_ids),
-            model_version=one.model_version, scored_at=one.scored_at, value=one.value, currency=one.currency or None,
-            expires_at=expiry(one), ghost=slot.ghost))
+        case = replace(case_of(one, file, contact), act=_act(slot, state), also=also[one.account_id], due=slot.due)
+        draw = drawn.get(state.top.get(one.account_id, one.account_id), {})
+        tasks.append(replace(_task(slot, state, file), contact_id=contact, title=title(case), body=brief(case),
+                             stratum=str(draw.get("stratum", "")), propensity=1 - draw.get("propensity", 0.0)))
     return tasks
+
+
+def _act(slot: Slot, state: State) -> str:
+    return "call" if state.human_first(slot.candidate) else slot.candidate.play.type
+
+
+def _task(slot: Slot, state: State, file: File) -> Task:
+    """All of the work object but its words."""
+    one, play, urgent = slot.candidate, slot.candidate.play, state.human_first(slot.candidate)
+    model = play.opened_by == "model"
+    return Task(
+        key=one.key, target=play.target, play=one.name, episode=one.episode, opened_by=play.opened_by,
+        account_id=one.account_id, type="call" if urgent else play.type, title="", body="",
+        priority="high" if urgent else play.priority, due=slot.due, owner=slot.owner, asset_ids=one.asset_ids,
+        score=one.probability if model else None, band=one.band,
+        reason_codes=reasons_of(one, file)[2][:3] if model else (play.signal or "", *one.evidence_ids),
+        model_version=one.model_version, scored_at=one.scored_at, value=one.value, currency=one.currency or None,
+        expires_at=expiry(one), ghost=slot.ghost, approval="pending" if play.approval else "none", cause=one.cause,
+        passed_on=slot.passed_on, rank_by=one.worth.by, data_hash=one.data_hash,
+        policy_hash=state.policy.fingerprint, reopens=one.reopens, effect=one.worth.effect)
 
 
 def _held_rows(held: Sequence[Held]) -> pd.DataFrame:
@@ -172,20 +178,56 @@ def _held_rows(held: Sequence[Held]) -> pd.DataFrame:
     return frame.assign(until=pd.to_datetime(frame["until"], utc=True).astype("datetime64[us, UTC]"))
 
 
-def _moot(state: State, scores: pd.DataFrame) -> tuple[str, ...]:
-    """Open tasks that nobody has begun and that have lost their reason."""
+def _decisions(slots: Sequence[Slot], held: Sequence[Held]) -> pd.DataFrame:
+    """What became of every candidate, the most valuable first."""
+    became: list[tuple[Candidate, str, str, str, dt.date | None, Any, str]] = [
+        (slot.candidate, "ghost" if slot.ghost else "task", "passed on" if slot.passed_on else "", slot.owner, slot.due,
+         None, slot.had) for slot in slots]
+    became += [(one.candidate, one.why, one.detail, "", None, one.until, "") for one in held if one.why != "control"]
+    rows = [
+        {"account_id": one.account_id, "target": one.play.target, "play": one.name, "cause": one.cause,
+         "probability": one.probability, "value": one.value, "currency": one.currency, "by": one.worth.by,
+         "effect": one.worth.effect, "uplift": one.worth.uplift, "net": one.net, "became": what, "detail": detail,
+         "owner": owner, "due": due, "until": until, "had": had}
+        for one, what, detail, owner, due, until, had in sorted(became, key=lambda row: row[0].rank)]
+    return pd.DataFrame(rows, columns=list(DECISIONS))
+
+
+def _load(desk: Desk, slots: Sequence[Slot]) -> pd.DataFrame:
+    """By person: open tasks before this plan, new ones, and how many may fall due in any seven days."""
+    before, new = desk.load(), Counter(desk.person(slot.owner) for slot in slots if not slot.ghost)
+    people = sorted({*before, *new})
+    return pd.DataFrame([{"owner": desk.address(one), "name": desk.name(one), "open": before.get(one, 0),
+                          "new": new[one], "per_week": desk.capacity(one)} for one in people],
+                        columns=["owner", "name", "open", "new", "per_week"])
+
+
+def _closings(state: State, scores: pd.DataFrame) -> dict[str, str]:
+    """Open tasks that nobody has begun and that have lost their reason, each with why."""
     best = scores[scores["skill"]].groupby(["target", "account_id"])["probability"].max().to_dict()
-    gone = []
-    for task in state.open_tasks:
-        play, score = state.policy.active.get(task.play), best.get((task.target, task.account_id))
-        expired = task.expires_at is not None and task.expires_at < state.book.at.date()
-        if play is None or expired:
-            over = True
-        elif play.opened_by == "model":
-            over = score is not None and score < play.closes_below
-        else:
-            over = play.signal not in state.signals.get(task.account_id, frozenset())
-        selling = play is not None and play.aim == "selling"
-        if (over or (selling and not_to_be_sold_to(task.account_id, state))) and task.status == "open":
-            gone.append(task.key)
-    return tuple(sorted(gone))
+    lost = _lost(state)
+    return {task.key: why for task in state.open_tasks
+            if task.status == "open" and (why := _over(task, state, best.get((task.target, task.account_id)), lost))}
+
+
+def _over(task: Task, state: State, score: float | None, lost: set[str]) -> str:
+    """Why a task has lost its reason, or an empty string."""
+    play = state.policy.active.get(task.play)
+    if play is None:
+        return f"the play '{task.play}' was taken out of the policy"
+    if task.account_id in lost:
+        return "the account has left"
+    if task.expires_at is not None and task.expires_at < state.book.at.date():
+        return f"it expired on {day(task.expires_at)}"
+    if play.opened_by == "model" and score is not None and score < play.closes_below:
+        return f"the cause is gone: {score:.0%} now, closes below {play.closes_below:.0%}"
+    if play.opened_by == "rule" and play.signal not in state.signals.get(task.account_id, frozenset()):
+        return "the cause is gone: the signal does not hold any more"
+    selling = not_to_be_sold_to(task.account_id, state) if play.aim == "selling" else ""
+    return f"nothing is sold now: {selling}" if selling else ""
+
+
+def _lost(state: State) -> set[str]:
+    """The accounts that had a contract and have none any more."""
+    had = set(state.book["subscriptions"]["account_id"])
+    return had - set(state.book.active_subscriptions()["account_id"]) - state.book.agreed_ahead()

@@ -6,29 +6,24 @@ import datetime as dt
 import hashlib
 import re
 import warnings
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from churnkit.errors import SettingsError, did_you_mean
+from churnkit.fields import Zone
+from churnkit.outreach.plays import AIMS, SIGNALS, Aim, Days, Money, Play, Share, Signal, Words
 from churnkit.outreach.task import DISPOSITIONS
 from churnkit.settings import Frozen, explain, read_toml
 
+__all__ = ["AIMS", "FILE", "SIGNALS", "Play", "Policy", "Signal"]
+
 FILE = "outreach.toml"
 SCHEMA_VERSION = 1
-SIGNALS = ("person_asked", "open_escalation", "repeat_contact", "low_csat", "low_effort", "low_nps", "failed_payment",
-           "champion_left", "notice_given", "error_code")
-"""The plain signals on which a rule play may open; `rules.find_signals` finds them."""
-AIMS: Mapping[str, str] = {"churn": "saving", "maintenance": "serving", "expansion": "selling"}
-"""What a target's plays are for, the most important first: saving before serving before selling."""
-
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DEFAULT = Path(__file__).resolve().parent.parent / "workspace" / FILE
-Share = Annotated[float, Field(ge=0, le=1)]
-Days = Annotated[int, Field(ge=0, le=3650)]
-Words = tuple[str, ...]
 
 
 class Pilot(Frozen):
@@ -41,32 +36,82 @@ class Pilot(Frozen):
 
 
 class Capacity(Frozen):
-    """How much a person can do."""
+    """How much a person can do, and who may do it for whom."""
 
     per_week: Annotated[int, Field(ge=0)] = 10
     manager: str = ""
+    slack: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    colleagues: Annotated[int, Field(ge=0, le=10)] = 2
+    continuity: Share = 0.7
+    change: Money = 20.0
+
+
+class Caps(Frozen):
+    """How often a customer may be approached, over all plays and people."""
+
+    touches: Annotated[int, Field(ge=1)] = 4
+    span_days: Annotated[int, Field(ge=1, le=365)] = 30
+
+
+class Quiet(Frozen):
+    """What leaves an account in peace, and from which aims; `always` plays are answers and go on."""
+
+    renewal: tuple[Aim, ...] = ("saving", "selling")
+    expansion: tuple[Aim, ...] = ("selling",)
+    escalation: tuple[Aim, ...] = ("saving", "selling")
+    deal_days: Annotated[int, Field(ge=1, le=3650)] = 180
+    holidays: bool = True
+
+
+class Hours(Frozen):
+    """When people work, in their own zone: after the day's end a task counts from the next working day on."""
+
+    days: Annotated[tuple[str, ...], Field(min_length=1)] = WEEKDAYS[:5]
+    end: dt.time = dt.time(17)
+    zone: Zone = "UTC"
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        for day in self.days:
+            if day not in WEEKDAYS:
+                raise ValueError(f"names the day '{day}'; use {', '.join(WEEKDAYS)}")
+        return self
+
+    @cached_property
+    def weekdays(self) -> frozenset[int]:
+        """The working days as numbers, Monday 0."""
+        return frozenset(WEEKDAYS.index(day) for day in self.days)
 
 
 class Control(Frozen):
-    """The share of customers without outreach, by a salted hash of the topmost parent account."""
+    """The share of customers without outreach; outreach/control.py draws them."""
 
     share: Annotated[float, Field(ge=0, lt=1)] = 0.10
     salt: Annotated[str, Field(min_length=1)] = "churnkit"
+    exempt_value: Money | None = None
+    """Customers that pay more a month than this are never kept apart, and count in no estimate."""
 
-    def holds(self, top_account: str) -> bool:
-        """Whether the customer with this topmost parent account is in the control group.
 
-        >>> Control(share=0).holds("A1")
-        False
-        """
-        digest = hashlib.sha256(f"{self.salt}\x1f{top_account}".encode()).digest()
-        return int.from_bytes(digest[:8], "big") / 2**64 < self.share
+class Ranking(Frozen):
+    """What expected value rests on: learnt uplift and measured effects where they are proven, else beliefs."""
+
+    uplift: bool = True
+    effects: bool = True
+
+
+class Silence(Frozen):
+    """An account that is to be left in peace, with the reason."""
+
+    account: str
+    reason: Annotated[str, Field(min_length=1)]
+    until: dt.date | None = None
 
 
 class Cooldown(Frozen):
     """Days of peace after a closed task, by its disposition."""
 
     days: Days = 28
+    worse: Annotated[float, Field(gt=0, le=1)] = 0.15
     after: dict[str, Days] = Field(default_factory=dict)
 
     def until(self, closed: dt.datetime, disposition: str | None) -> dt.datetime:
@@ -75,10 +120,11 @@ class Cooldown(Frozen):
 
 
 class HumanFirst(Frozen):
-    """The signals after which a person calls, within so many days."""
+    """The signals after which a person calls, within so many days; so for the `top_share` who pay most a month."""
 
     signals: Words = ()
     due_days: Days = 1
+    top_share: Share = 0.02
 
 
 class Precedence(Frozen):
@@ -94,81 +140,22 @@ class Dispatch(Frozen):
     models: dict[str, Days] = Field(default_factory=dict)
 
 
-class Signal(Frozen):
-    """When a plain fact counts as a signal; see outreach.toml for what each key means to which signal."""
-
-    within_days: Annotated[int, Field(ge=1, le=3650)] = 30
-    at_most: float | None = None
-    count: Annotated[int, Field(ge=1)] = 1
-    span_days: Annotated[int, Field(ge=1)] = 7
-    overdue_days: Days = 14
-    codes: Words = ()
-
-
-class Play(Frozen):
-    """One thing that an account manager may be asked to do, and what opens it: a model's score or a plain signal."""
-
-    target: Literal["churn", "expansion", "maintenance"]
-    open: Annotated[float, Field(gt=0, le=1)] | None = None
-    close: Share | None = None
-    signal: str | None = None
-    segments: Words = ()
-    min_value: Annotated[float, Field(ge=0)] = 0.0
-    enabled: bool = True
-    says: str = ""
-    steps: Annotated[Words, Field(min_length=1, max_length=6)]
-    type: Literal["call", "email", "meeting", "visit", "review"] = "call"
-    due_days: Days = 5
-    valid_days: Annotated[int, Field(ge=1, le=3650)] = 30
-    priority: Literal["low", "normal", "high"] = "normal"
-    cost: Annotated[float, Field(ge=0)] = 0.0
-    effect: Share = 0.1
-    likelihood: Share = 0.2
-    always: bool = False
-    who: str = "owner"
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if (self.open is None) == (self.signal is None):
-            raise ValueError("needs either 'open' (a model's probability) or 'signal' (a rule), and not both")
-        if self.signal is not None and self.signal not in SIGNALS:
-            raise ValueError(f"names the unknown signal '{self.signal}'.{did_you_mean(self.signal, SIGNALS)} "
-                             f"Known: {', '.join(SIGNALS)}")
-        if self.open is not None and self.close is not None and self.close > self.open:
-            raise ValueError(f"closes at {self.close}, above where it opens ({self.open}); make 'close' the lower one")
-        if self.who not in {"owner", "manager"} and not re.fullmatch(r"skill:\S.*", self.who):
-            raise ValueError(f"says who = '{self.who}'; write 'owner', 'manager' or 'skill:NAME'")
-        if self.valid_days < self.due_days:
-            raise ValueError(f"is due after {self.due_days} days but valid for {self.valid_days}; raise 'valid_days'")
-        return self
-
-    @property
-    def opened_by(self) -> Literal["model", "rule"]:
-        """What opens the play."""
-        return "rule" if self.signal else "model"
-
-    @property
-    def aim(self) -> str:
-        """Saving, serving or selling."""
-        return AIMS[self.target]
-
-    @property
-    def closes_below(self) -> float:
-        """The probability below which an untouched task of a model play is moot."""
-        return min(self.open or 0.0, self.close if self.close is not None else (self.open or 0.0))
-
-
 class Policy(Frozen):
     """All that outreach may and may not do; frozen, so a plan can be repeated from it."""
 
     schema_version: int = SCHEMA_VERSION
     pilot: Pilot = Pilot()
     capacity: Capacity = Capacity()
+    caps: Caps = Caps()
+    quiet: Quiet = Quiet()
+    hours: Hours = Hours()
     control: Control = Control()
+    ranking: Ranking = Ranking()
     cooldown: Cooldown = Cooldown()
     human_first: HumanFirst = HumanFirst()
     precedence: Precedence = Precedence()
     dispatch: Dispatch = Dispatch()
+    suppressions: tuple[Silence, ...] = ()
     signals: dict[str, Signal] = Field(default_factory=dict)
     plays: dict[str, Play] = Field(default_factory=dict)
 

@@ -36,7 +36,7 @@ def signals_in(book: Book, policy: Policy) -> pd.DataFrame:
     for name in NAMES:
         rule = policy.signals.get(name, Signal())
         sources, find = _RULES[name]
-        if all(book[source].empty for source in sources):
+        if all((book.moods() if source == "moods" else book[source]).empty for source in sources):
             continue
         frame = find(book, rule)
         found.append(frame[frame["occurred_at"] < book.at].assign(signal=name))
@@ -120,6 +120,42 @@ def _bursts(frame: pd.DataFrame, keys: list[str], time: str, rule: Signal) -> pd
     frame["began"] = frame[time].where(starts)
     frame["began"] = frame.groupby(keys, sort=False)["began"].ffill()
     return frame[dense].drop_duplicates(keys, keep="last")
+
+
+def _failed_self_service(book: Book, rule: Signal) -> pd.DataFrame:
+    """The bot gave up, and more than once: the moment at which it had become too often."""
+    tickets = book["support_tickets"].sort_values(["account_id", "handed_over_at", "ticket_id"], kind="stable")
+    given_up = tickets[tickets["handed_over_at"].notna()]
+    given_up = _recent(_bursts(given_up, ["account_id"], "handed_over_at", rule), "handed_over_at", book, rule)
+    times = "once" if rule.count == 1 else f"{rule.count} times or more within {plural(rule.span_days, 'day')}"
+    return _signals(given_up, "began", lambda row: (
+        f"the assistant could not help {times} by {day(row['began'])}; the last one is {_ticket(row)}"), "ticket_id")
+
+
+def _bad_mood(book: Book, rule: Signal) -> pd.DataFrame:
+    """What was written in a very bad mood, the latest of each ticket or survey."""
+    moods = book.moods()
+    bad = _recent(moods[moods["polarity"] <= _at_most(rule, -0.6)], "occurred_at", book, rule)
+    bad = bad.drop_duplicates(["account_id", "ticket_id"], keep="last")
+    return _signals(bad, "occurred_at", lambda row: (
+        f"wrote in a very bad mood ({row['polarity']:.1f} of -1 to 1) on {day(row['occurred_at'])}"
+        + (f", ticket {clean(row['ticket_id'], 30)}" if isinstance(row["ticket_id"], str) else "")), "ticket_id")
+
+
+def _falling_mood(book: Book, rule: Signal) -> pd.DataFrame:
+    """The mean mood of the last `span_days` against that of three times as long before, `count` messages each."""
+    moods, span = book.moods(), pd.Timedelta(days=rule.span_days)
+    now = moods[moods["occurred_at"] >= book.at - span]
+    before = moods[(moods["occurred_at"] < book.at - span) & (moods["occurred_at"] >= book.at - 4 * span)]
+    late, early = (part.groupby("account_id").agg(
+        mood=("polarity", "mean"), messages=("polarity", "count"), last=("occurred_at", "max"))
+        for part in (now, before))
+    both = late.join(early, rsuffix="_before", how="inner").reset_index()
+    enough = (both["messages"] >= rule.count) & (both["messages_before"] >= rule.count)
+    fell = both["mood"] - both["mood_before"] <= _at_most(rule, -0.4)
+    return _signals(_recent(both[enough & fell], "last", book, rule), "last", lambda row: (
+        f"their mood fell from {row['mood_before']:.1f} to {row['mood']:.1f} (-1 angry, 1 happy) within "
+        f"{plural(rule.span_days, 'day')}, last on {day(row['last'])}"))
 
 
 def _low_ticket_score(book: Book, rule: Signal, column: str, words: str) -> pd.DataFrame:
@@ -213,6 +249,9 @@ _RULES: Mapping[str, tuple[tuple[str, ...], Callable[[Book, Signal], pd.DataFram
     "person_asked": (("support_tickets",), _person_asked),
     "open_escalation": (("support_tickets",), _open_escalation),
     "repeat_contact": (("support_tickets",), _repeat_contact),
+    "failed_self_service": (("support_tickets",), _failed_self_service),
+    "bad_mood": (("moods",), _bad_mood),
+    "falling_mood": (("moods",), _falling_mood),
     "low_csat": (("support_tickets", "surveys"), _low_csat),
     "low_effort": (("support_tickets", "surveys"), _low_effort),
     "low_nps": (("surveys",), _low_nps),

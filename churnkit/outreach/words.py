@@ -28,6 +28,17 @@ def clean(text: Any, limit: int = 80) -> str:
     return flat if len(flat) <= limit else flat[: limit - 1].rstrip() + "…"
 
 
+def few(text: Any, limit: int, words: int) -> str:
+    """One harmless line of at most `limit` characters and `words` words.
+
+    >>> few("one two three four", 80, 3)
+    'one two three…'
+    """
+    line = clean(text, limit)
+    parts = line.split(" ")
+    return line if len(parts) <= words else " ".join(parts[:words]).rstrip(".,;: ") + "…"
+
+
 def link(url: Any) -> str:
     """The address if it is a plain web address that cannot break out of its line, else an empty string."""
     text = url if isinstance(url, str) else ""

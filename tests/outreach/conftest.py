@@ -8,9 +8,9 @@ from churnkit.outreach.policy import Policy
 
 @pytest.fixture
 def policy():
-    """The default policy without a control group, so that each test says what it needs."""
+    """The default policy without a control group or helping colleagues, so that each test says what it needs."""
     data = Policy.default().model_dump()
-    return Policy(**{**data, "control": {"share": 0.0}})
+    return Policy(**{**data, "control": {"share": 0.0}, "capacity": {**data["capacity"], "colleagues": 0}})
 
 
 @pytest.fixture

@@ -28,17 +28,17 @@ def said(**how):
 
 
 @pytest.mark.parametrize(("how", "brief", "told"), [
-    ({}, "They would most likely take more seats (62%), about 340 EUR a month",
+    ({}, "They would most likely take more seats (62%), about 340 EUR a month.",
      "most likely more seats (62%), about 340 EUR a month if it buys"),
-    ({"kinds": (0.1, 0.7, 0.2, 0.0), "gain_skill": False}, "They would most likely take a higher plan (70%)",
+    ({"kinds": (0.1, 0.7, 0.2, 0.0), "gain_skill": False}, "They would most likely take a higher plan (70%).",
      "most likely a higher plan (70%), about 340 EUR a month if it buys; amount as usual, no proven skill"),
-    ({"kind_skill": False}, "They would take about 340 EUR a month more",
+    ({"kind_skill": False}, "They would take about 340 EUR a month more.",
      "usually more seats (62%), about 340 EUR a month if it buys; kind as usual, no proven skill"),
     ({"gain_skill": False, "kind_skill": False}, "",
      "usually more seats (62%), about 340 EUR a month if it buys; amount and kind as usual, no proven skill"),
-    ({"kinds": (math.nan,) * 4, "kind_skill": False}, "They would take about 340 EUR a month more",
+    ({"kinds": (math.nan,) * 4, "kind_skill": False}, "They would take about 340 EUR a month more.",
      "about 340 EUR a month if it buys"),
-    ({"kinds": (0.3, 0.1, 0.1, 0.5)}, "They would take about 340 EUR a month more", "about 340 EUR a month if it buys"),
+    ({"kinds": (0.3, 0.1, 0.1, 0.5)}, "They would take about 340 EUR a month more.", "about 340 EUR a month if it buys"),
     ({"gain": math.nan, "kinds": (math.nan,) * 4}, "", ""),
 ])
 def test_only_what_is_proven_goes_into_the_brief(how, brief, told):

@@ -14,7 +14,7 @@ from typing import Any
 
 from churnkit.cutoffs import moment
 from churnkit.errors import ChurnkitError, DataError, SettingsError
-from churnkit.schemas import RAW_TABLES
+from churnkit.schemas import RAW_TABLES, Table
 from churnkit.settings import TableMap
 from churnkit.signals.relation import quoted
 from churnkit.signals.tables import Tables
@@ -178,7 +178,7 @@ def _feed(tables: Tables, name: str, at: dt.datetime, growth: tuple[int, float])
         shares = _query(
             tables,
             f"SELECT avg(coalesce(recorded_at > {own}, false)::INTEGER), quantile_disc("
-            f"date_diff('second', {own}, recorded_at), {ON_TIME}) / 3600 FROM ({_firsts(tables, name)}) "
+            f"date_diff('second', {own}, recorded_at), {ON_TIME}) / 3600 FROM ({firsts(tables.contract[name])}) "
             "HAVING count(recorded_at) > 0",
         ) or [(None, None)]
         late, p99 = shares[0]
@@ -234,14 +234,14 @@ def _declared(tables: Tables, name: str) -> float:
 def _days(tables: Tables, name: str, until: dt.datetime) -> dict[str, int]:
     """Rows per day of their own time, of what claims to have been known by a moment; a record's versions count once."""
     own = quoted(tables.contract[name].time)
-    found = _query(tables, f"SELECT {own}::DATE AS day, count(*) FROM ({_firsts(tables, name)}) "
+    found = _query(tables, f"SELECT {own}::DATE AS day, count(*) FROM ({firsts(tables.contract[name])}) "
                            f"WHERE {own} IS NOT NULL AND known_at <= ? GROUP BY 1 ORDER BY 1", until)
     return {str(day): int(number) for day, number in found}
 
 
-def _firsts(tables: Tables, name: str) -> str:
+def firsts(table: Table) -> str:
     """SQL of a table's rows; of the versions of a record only the one that was known first, which is the export's."""
-    table = tables.contract[name]
+    name = table.name
     keys = [quoted(column) for column in table.key if column != "recorded_at"]
     keys = ["account_id", "subscription_id", "started_at"] if name == "subscriptions" else keys
     if not keys or not table.time:
