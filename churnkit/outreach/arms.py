@@ -9,7 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from churnkit.errors import OutreachError
-from churnkit.outreach.ledger import arms, record, stamp
+from churnkit.outreach.chain import record
+from churnkit.outreach.ledger import arms, stamp
 
 _DRAWN = ("arm", "stratum", "propensity", "share", "salt")
 """What the draw says of an account; the rest are times."""

@@ -1,9 +1,8 @@
-"""The outbox's database: its tables, its connections, and the chain of hashes that makes the audit tamper-evident."""
+"""The outbox's database: its tables, its connections, and how one of an older version is brought up to date."""
 
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -16,9 +15,6 @@ import sqlalchemy as sa
 from churnkit.errors import OutreachError
 
 SCHEMA_VERSION = 2
-FIRST = "0" * 64
-"""What stands for the hash before the first audit row."""
-
 _LOCK = 0x636B6974  # one PostgreSQL advisory lock for all writers of a database
 meta = sa.MetaData()
 
@@ -92,6 +88,10 @@ def _to_2(connection: sa.Connection) -> None:
     for word in ("pending", "approved"):  # as the content was written, its names in order
         held = tasks.c.content.like(f'%"approval": "{word}", "asset_ids":%')
         connection.execute(tasks.update().where(held).values(approval=word))
+    answered = sa.and_(tasks.c.status != "open", sa.or_(tasks.c.closed_by.is_(None), tasks.c.closed_by != "churnkit"))
+    said = connection.execute(sa.select(tasks.c.key, tasks.c.status, tasks.c.disposition, tasks.c.note).where(answered))
+    for row in said.all():
+        connection.execute(tasks.update().where(tasks.c.key == row.key).values(seen=json.dumps(list(row[1:]))))
     arms.create(connection)
     _freeze(connection, "arms")
 
@@ -149,39 +149,16 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
         yield connection
 
 
-def record(connection: sa.Connection, at: str, actor: str, what: str, rows: list[dict[str, Any]]) -> None:
-    """Appends audit rows, each `{key, before, after}` and perhaps a `what` of its own, to the chain."""
-    last = connection.execute(sa.select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1)).first()
-    seq, previous = (last.seq, last.hash) if last else (0, FIRST)
-    made = []
-    for seq_, row in enumerate(rows, start=seq + 1):
-        entry = {"seq": seq_, "at": at, "actor": actor, "what": row.get("what", what), "key": row.get("key"),
-                 "before": _json(row.get("before")), "after": _json(row.get("after")), "previous": previous}
-        previous = entry["hash"] = digest(entry)
-        made.append(entry)
-    if made:
-        connection.execute(audit.insert(), made)
-
-
 def note(connection: sa.Connection, name: str, value: str | None) -> None:
     """Keeps a small fact, such as a cursor, under a name."""
     connection.execute(notes.delete().where(notes.c.name == name))
     connection.execute(notes.insert().values(name=name, value=value))
 
 
-def digest(entry: dict[str, Any]) -> str:
-    """The hash of an audit row, its own hash left out."""
-    return hashlib.sha256(_json({key: value for key, value in entry.items() if key != "hash"}).encode()).hexdigest()
-
-
 def stamp(at: dt.datetime) -> str:
     """A moment as the text that the database holds: UTC, microseconds, sortable."""
     at = at.replace(tzinfo=dt.UTC) if at.tzinfo is None else at.astimezone(dt.UTC)
     return at.isoformat(timespec="microseconds")
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
 
 
 def _engine(url: str) -> sa.Engine:

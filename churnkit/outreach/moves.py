@@ -6,14 +6,17 @@ import datetime as dt
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from churnkit.errors import OutreachError
-from churnkit.outreach.ledger import audit, outbox, outcomes, record, suppressions, tasks
+from churnkit.outreach.chain import record
+from churnkit.outreach.ledger import audit, outbox, outcomes, suppressions, tasks
+from churnkit.outreach.life import NOWHERE, Standing, lawful, may, refusal
 from churnkit.outreach.task import CLOSED, DISPOSITIONS, Task
 
+T = TypeVar("T")
 CHUNK = 500
 """How many keys a query names at most."""
 
@@ -49,7 +52,7 @@ def entries(connection: sa.Connection, states: Sequence[str], after: int = 0, li
 
 @dataclass(frozen=True)
 class Answer:
-    """A person's answer as it came in; times as the database holds them."""
+    """A person's answer as it came in; times as the database holds them. `until` is a snoozed task's."""
 
     status: str
     disposition: str | None
@@ -57,36 +60,73 @@ class Answer:
     occurred_at: str
     recorded_at: str
     by: str = "crm"
+    until: str | None = None
 
 
 def answer(connection: sa.Connection, key: str, given: Answer) -> bool:
     """`Outbox.record_outcome` inside a transaction."""
-    row = connection.execute(sa.select(tasks).where(tasks.c.key == key)).first()
-    if row is None:
-        raise OutreachError(f"There is no task '{key}' in the outbox. Look it up in the tasks' list.")
-    known = ("open", "in_progress", "snoozed", *CLOSED)
-    if given.status not in known:
-        raise OutreachError(f"Task {key}: the status '{given.status}' is not known. Use one of: {', '.join(known)}.")
-    fits = (*DISPOSITIONS.get(row.target, ()), *DISPOSITIONS["any"])
-    if given.disposition is not None and given.disposition not in fits:
-        raise OutreachError(f"Task {key}: the disposition '{given.disposition}' does not fit a {row.target} task. "
-                            f"Use one of: {', '.join(fits)}.")
+    row = row_of(connection, key)
+    refuse_unknown(row, given)
     before = {"status": row.status, "disposition": row.disposition, "note": row.note}
     after = {"status": given.status, "disposition": given.disposition, "note": given.note}
     still_open = row.closed_by == "churnkit" and given.status == "open"  # the CRM has not heard of the closing yet
     if before == after or still_open:
         return False
-    shut = given.status in CLOSED
-    connection.execute(tasks.update().where(tasks.c.key == key).values(
-        **after, updated_at=given.recorded_at, closed_at=given.occurred_at if shut else None,
-        closed_by=given.by if shut else None))
-    connection.execute(outcomes.insert().values(
-        key=key, account_id=row.account_id, play=row.play, occurred_at=given.occurred_at, **after,
-        recorded_at=max(given.recorded_at, given.occurred_at)))
-    record(connection, given.recorded_at, given.by, "outcome", [{"key": key, "before": before, "after": after}])
+    if row.status in CLOSED and given.status not in CLOSED and row.closed_by not in {None, "churnkit"}:
+        _note_once(connection, row, f"shown as '{given.status}' after a person closed it; it stays closed", given)
+        return False
+    sleeps = {"snoozed_until": given.until, "snooze_reason": given.note} if given.status == "snoozed" else {}
+    with lawful(connection, [key], "person"):
+        take(connection, row, given, {**after, **(sleeps or {"snoozed_until": None, "snooze_reason": None})})
+    record(connection, given.recorded_at, given.by, "outcome", [
+        {"key": key, "before": before, "after": {**after, **sleeps}}])
     if given.disposition == "do_not_contact":
         suppress(connection, row.account_id, "do_not_contact", given.occurred_at, None)
     return True
+
+
+def take(connection: sa.Connection, row: Any, given: Answer, values: Mapping[str, Any]) -> None:
+    """A person's answer into the task's row, and as an outcome into the raw table to be."""
+    shut = given.status in CLOSED
+    connection.execute(tasks.update().where(tasks.c.key == row.key).values(
+        **values, updated_at=given.recorded_at, closed_at=given.occurred_at if shut else None,
+        closed_by=given.by if shut else None))
+    connection.execute(outcomes.insert().values(
+        key=row.key, account_id=row.account_id, play=row.play, occurred_at=given.occurred_at, status=given.status,
+        disposition=given.disposition, note=given.note, recorded_at=max(given.recorded_at, given.occurred_at)))
+
+
+def row_of(connection: sa.Connection, key: str) -> Any:
+    """The ledger's row of a task.
+
+    Raises:
+        OutreachError: If there is none.
+    """
+    row = connection.execute(sa.select(tasks).where(tasks.c.key == key)).first()
+    if row is None:
+        raise OutreachError(f"There is no task '{key}' in the outbox. Look it up in: churnkit tasks list.")
+    return row
+
+
+def refuse_unknown(row: Any, given: Answer) -> None:
+    """A status or a disposition that is not one of the contract's is an error that names the choices."""
+    known = ("open", "in_progress", "snoozed", *CLOSED)
+    if given.status not in known:
+        raise OutreachError(f"Task {row.key}: the status '{given.status}' is not known. Use one of: "
+                            f"{', '.join(known)}.")
+    fits = (*DISPOSITIONS.get(row.target, ()), *DISPOSITIONS["any"])
+    if given.disposition is not None and given.disposition not in fits:
+        raise OutreachError(f"Task {row.key}: the disposition '{given.disposition}' does not fit a {row.target} task. "
+                            f"Use one of: {', '.join(fits)}.")
+
+
+def closing_words(status: str, disposition: str | None, note: str | None) -> str:
+    """What the CRM's copy of a closed task is told.
+
+    >>> closing_words("completed", "saved", None), closing_words("dismissed", None, "the cause is gone")
+    ('completed: saved', 'the cause is gone')
+    """
+    return note or f"{status}: {disposition}" if disposition or note else status
 
 
 def dismiss(connection: sa.Connection, key: str, when: str, why: str) -> None:
@@ -116,6 +156,10 @@ def queue(connection: sa.Connection, key: str, action: str, content_hash: str, w
 
 def insert(connection: sa.Connection, new: Sequence[Task], when: str, run: str | None) -> None:
     """Keeps new tasks, and queues those that are no ghosts and wait for nobody's approval."""
+    for task in new:
+        standing = Standing(task.status, task.ghost, task.approval)
+        if not may(NOWHERE, standing, "churnkit"):
+            raise OutreachError(refusal(task.key, "", standing.stage))
     rows = [{"key": task.key, "account_id": task.account_id, "play": task.play, "target": task.target,
              "status": task.status, "disposition": task.disposition, "owner": task.owner, "due": task.due.isoformat(),
              "ghost": task.ghost, "run": run, "created_at": when, "updated_at": when, "approval": task.approval,
@@ -133,11 +177,14 @@ def insert(connection: sa.Connection, new: Sequence[Task], when: str, run: str |
 
 def change(connection: sa.Connection, changed: Sequence[Task], when: str, waiting: Collection[str] = ()) -> None:
     """Takes over new content, and queues it, but for tasks that still wait for approval."""
-    for task in changed:
-        connection.execute(tasks.update().where(tasks.c.key == task.key).values(
-            content=json.dumps(task.to_dict(), sort_keys=True), content_hash=task.content_hash(), updated_at=when))
-        if not task.ghost and task.key not in waiting:
-            queue(connection, task.key, "update", task.content_hash(), when)
+    for some in chunks(changed):
+        with lawful(connection, [task.key for task in some], "churnkit"):
+            for task in some:
+                connection.execute(tasks.update().where(tasks.c.key == task.key).values(
+                    content=json.dumps(task.to_dict(), sort_keys=True), content_hash=task.content_hash(),
+                    updated_at=when))
+                if not task.ghost and task.key not in waiting:
+                    queue(connection, task.key, "update", task.content_hash(), when)
 
 
 def shut(connection: sa.Connection, closings: Mapping[str, str], when: str,
@@ -154,9 +201,10 @@ def shut(connection: sa.Connection, closings: Mapping[str, str], when: str,
         rows = {row.key: row for row in found.all()}
         open_, begun = ([key for key, row in rows.items() if (row.status == "open") == wanted]
                         for wanted in (True, False))
-        for key in open_:
-            dismiss(connection, key, when, closings[key])
-            withdraw(connection, rows[key], when, closings[key])
+        with lawful(connection, open_, "churnkit"):
+            for key in open_:
+                dismiss(connection, key, when, closings[key])
+                withdraw(connection, rows[key], when, closings[key])
         record(connection, when, actor, "close", [
             {"key": key, "before": {"status": "open"}, "after": {"status": "dismissed", "note": closings[key]}}
             for key in open_])
@@ -186,6 +234,12 @@ def _noted(connection: sa.Connection, key: str, why: str) -> bool:
     return any(json.loads(after)["why"] == why for after in said)
 
 
+def _note_once(connection: sa.Connection, row: Any, why: str, given: Answer) -> None:
+    if not _noted(connection, row.key, why):
+        record(connection, given.recorded_at, given.by, "left", [
+            {"key": row.key, "before": {"status": row.status}, "after": {"status": row.status, "why": why}}])
+
+
 def suppress(connection: sa.Connection, account_id: str, reason: str, starts_at: str, until: str | None) -> None:
     """Leaves an account in peace from then on."""
     connection.execute(suppressions.delete().where(suppressions.c.account_id == account_id))
@@ -203,6 +257,6 @@ def as_task(row: Any) -> Task:
                    snoozed_until=row.snoozed_until)
 
 
-def chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    """The keys, a query's worth at a time."""
-    return (keys[start:start + CHUNK] for start in range(0, len(keys), CHUNK))
+def chunks(all_: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The keys or tasks, a query's worth at a time."""
+    return (all_[start:start + CHUNK] for start in range(0, len(all_), CHUNK))

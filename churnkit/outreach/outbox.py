@@ -13,8 +13,10 @@ import sqlalchemy as sa
 
 from churnkit.errors import OutreachError
 from churnkit.outreach import arms as draws
-from churnkit.outreach import ledger, moves
-from churnkit.outreach.ledger import audit, digest, outcomes, record, stamp, tasks, writing
+from churnkit.outreach import chain, ledger, moves, people
+from churnkit.outreach.chain import record
+from churnkit.outreach.ledger import audit, outcomes, stamp, tasks, writing
+from churnkit.outreach.life import SNOOZE, standings
 from churnkit.outreach.task import CLOSED, Task
 
 
@@ -161,13 +163,66 @@ class Outbox:
                        note: str | None = None) -> bool:
         """Keeps what a person answered; False where it was known already, or the task is closed for good.
 
-        `do_not_contact` suppresses the account from that moment on.
+        `do_not_contact` suppresses the account from that moment on. A task that is snoozed so sleeps for life.SNOOZE.
 
         Raises:
-            OutreachError: If there is no such task, or the status or the disposition is not one of the contract's.
+            OutreachError: If there is no such task, the status or the disposition is not one of the contract's, or the
+                task may not become that now.
+        """
+        until = stamp(at + SNOOZE) if status == "snoozed" else None
+        given = moves.Answer(status, disposition, note, stamp(at), stamp(at), until=until)
+        with writing(self.engine) as connection:
+            return moves.answer(connection, key, given)
+
+    def approve(self, key: str, by: str, at: dt.datetime) -> bool:
+        """Lets a task that waits for approval be sent; False where it was approved already.
+
+        Raises:
+            OutreachError: If there is no such task, or it does not wait for approval.
         """
         with writing(self.engine) as connection:
-            return moves.answer(connection, key, moves.Answer(status, disposition, note, stamp(at), stamp(at)))
+            return people.approve(connection, key, by, stamp(at))
+
+    def reject(self, key: str, by: str, why: str, at: dt.datetime, disposition: str | None = None) -> None:
+        """Closes a task that waits for approval as dismissed; its outcome starts the cool-down.
+
+        Raises:
+            OutreachError: If there is no such task, it does not wait for approval, or the disposition does not fit.
+        """
+        with writing(self.engine) as connection:
+            people.reject(connection, key, moves.Answer("dismissed", disposition, why, stamp(at), stamp(at), by))
+
+    def snooze(self, key: str, until: dt.datetime, reason: str, by: str, at: dt.datetime) -> bool:
+        """Lets a task sleep: until then its play asks nothing of the account. False where it sleeps so already.
+
+        Raises:
+            OutreachError: If there is no such task, it is closed, or `until` is not after `at`.
+        """
+        given = moves.Answer("snoozed", None, reason, stamp(at), stamp(at), by, stamp(until))
+        with writing(self.engine) as connection:
+            return people.snooze(connection, key, given)
+
+    def wake(self, at: dt.datetime) -> list[str]:
+        """Sets tasks whose sleep is over back to open, and returns their keys; the CRM is sent nothing for it."""
+        with writing(self.engine) as connection:
+            return people.wake(connection, stamp(at))
+
+    def finish(self, key: str, *, status: str, by: str, at: dt.datetime, disposition: str | None = None,
+               note: str | None = None) -> bool:
+        """Closes a task by a person's word given here, not in the CRM; one that was sent is closed there too.
+
+        Raises:
+            OutreachError: As `record_outcome` does.
+        """
+        with writing(self.engine) as connection:
+            return people.finish(connection, key, moves.Answer(status, disposition, note, stamp(at), stamp(at), by))
+
+    def stages(self) -> dict[str, str]:
+        """The stage of every task, by key; see life.STAGES."""
+        with self.engine.connect() as connection:
+            keys = connection.scalars(sa.select(tasks.c.key).order_by(tasks.c.key)).all()
+            return {key: one.stage for chunk in moves.chunks(keys)
+                    for key, one in standings(connection, chunk).items()}
 
     def outcomes(self) -> list[Outcome]:
         """Every outcome, in the order in which they came in."""
@@ -216,18 +271,10 @@ class Outbox:
         """Goes through the whole chain; returns its length.
 
         Raises:
-            OutreachError: At the first row that was changed, removed or slipped in.
+            OutreachError: At the first row that was changed, removed, moved or slipped in.
         """
-        previous, count = ledger.FIRST, 0
-        query = sa.select(audit).order_by(audit.c.seq).execution_options(yield_per=moves.CHUNK)
-        with self.engine.connect() as connection, connection.execute(query) as rows:
-            for row in rows.mappings():
-                count += 1
-                if row["seq"] != count or row["previous"] != previous or row["hash"] != digest(dict(row)):
-                    raise OutreachError(f"The audit's chain is broken at row {count}: it was changed, or one before it "
-                                        "was removed. Restore the outbox from a backup and compare.")
-                previous = row["hash"]
-        return count
+        with self.engine.connect() as connection:
+            return chain.verify(connection)
 
 
 def _put(connection: sa.Connection, given: Mapping[str, Task], when: str, run: str | None, actor: str) -> Put:

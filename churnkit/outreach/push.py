@@ -10,11 +10,13 @@ from typing import Protocol, TypeVar
 
 import sqlalchemy as sa
 
+from churnkit.outreach.chain import record
 from churnkit.outreach.crm.base import Crm, CrmDownError, CrmRefusedError, CrmUnsureError, Item, Remote, Result
 from churnkit.outreach.lease import Lease
 from churnkit.outreach.ledger import outbox as rows_of
-from churnkit.outreach.ledger import record, stamp, tasks, writing
-from churnkit.outreach.moves import Entry, dismiss, entries, suppressed
+from churnkit.outreach.ledger import stamp, tasks, writing
+from churnkit.outreach.life import lawful
+from churnkit.outreach.moves import Entry, closing_words, dismiss, entries, suppressed
 from churnkit.outreach.outbox import Outbox
 from churnkit.outreach.task import CLOSED
 
@@ -150,8 +152,7 @@ def _send(run: Run, batch: Sequence[Entry], write: Callable[[Sequence[Item]], Se
     """Writes a batch; one that is refused as a whole is halved until the bad row stands alone."""
     if not batch:
         return
-    items = [Item(entry.task, entry.content_hash, entry.remote_id, entry.note if entry.action == "close" else "")
-             for entry in batch]
+    items = [Item(entry.task, entry.content_hash, entry.remote_id, _closing(entry)) for entry in batch]
     try:
         results = write(items)
     except CrmDownError as down:
@@ -169,6 +170,11 @@ def _send(run: Run, batch: Sequence[Entry], write: Callable[[Sequence[Item]], Se
         results = [Result(batch[0].key, "refused", why=str(refused))]
     said = {result.key: result for result in results}
     _keep(run, [_became(run, entry, said.get(entry.key)) for entry in batch])
+
+
+def _closing(entry: Entry) -> str:
+    """The words with which the CRM's copy is closed; empty where it is not."""
+    return closing_words(entry.task.status, entry.task.disposition, entry.note) if entry.action == "close" else ""
 
 
 def _became(run: Run, entry: Entry, result: Result | None) -> _Mark:
@@ -199,13 +205,12 @@ def _claim(run: Run, after: int) -> tuple[list[Entry], int]:
         quiet = suppressed(connection, run.when)
         doubtful = _in_doubt(connection, waiting)
         for entry in waiting:
-            if entry.key in claimed or entry.key in doubtful:
-                continue  # an earlier row of the same task is on its way; this one's turn comes when that is settled
+            if entry.key in claimed or entry.key in doubtful or entry.task.approval == "pending":
+                continue  # an earlier row of the task is on its way, or nobody approved it: its turn comes after that
             if entry.remote_id is None and (entry.task.account_id in quiet or entry.task.status in CLOSED):
                 why = f"not sent: {quiet.get(entry.task.account_id, 'it was closed before it was sent')}"
                 run.report.withheld += 1
-                marks.append(_Mark(entry, "dead", why))
-                dismiss(connection, entry.key, run.when, why)
+                marks.append(_Mark(entry, "dead", why, withheld=True))
             elif entry.action != "close" and entry.sent_hash == entry.content_hash:
                 run.report.unchanged += 1
                 marks.append(_Mark(entry, "confirmed", "nothing had changed"))
@@ -228,7 +233,10 @@ def _in_doubt(connection: sa.Connection, waiting: Sequence[Entry]) -> set[str]:
 
 @dataclass(frozen=True)
 class _Mark:
-    """A row's new state, why, and, where the CRM showed the task, what it holds; `tried` where that was an attempt."""
+    """A row's new state, why, and, where the CRM showed the task, what it holds; `tried` where that was an attempt.
+
+    `withheld` closes a task that may not be sent any more.
+    """
 
     entry: Entry
     state: str
@@ -236,6 +244,7 @@ class _Mark:
     remote: Remote | None = None
     sent_hash: str | None = None
     tried: bool = True
+    withheld: bool = False
 
 
 def _keep(run: Run, marks: Sequence[_Mark]) -> None:
@@ -246,6 +255,19 @@ def _keep(run: Run, marks: Sequence[_Mark]) -> None:
 
 
 def _write_marks(run: Run, connection: sa.Connection, marks: Sequence[_Mark]) -> None:
+    withheld = [mark for mark in marks if mark.withheld]
+    with lawful(connection, [mark.entry.key for mark in withheld], "churnkit"):
+        for mark in withheld:
+            dismiss(connection, mark.entry.key, run.when, mark.why or "")
+    with lawful(connection, [mark.entry.key for mark in marks], "crm"):
+        _write_states(run, connection, marks)
+    record(connection, run.when, f"sync:{run.crm.name}", "", [
+        {"what": "withheld" if mark.withheld else mark.state, "key": mark.entry.key,
+         "before": {"state": mark.entry.state}, "after": {
+             "action": mark.entry.action, "content_hash": mark.entry.content_hash, "why": mark.why}} for mark in marks])
+
+
+def _write_states(run: Run, connection: sa.Connection, marks: Sequence[_Mark]) -> None:
     if not marks:
         return
     connection.execute(
@@ -261,9 +283,6 @@ def _write_marks(run: Run, connection: sa.Connection, marks: Sequence[_Mark]) ->
             tasks.update().where(tasks.c.key == sa.bindparam("_key")).values(
                 remote_id=sa.bindparam("_remote"), remote_version=sa.bindparam("_version"),
                 sent_hash=sa.bindparam("_sent")), seen)
-    record(connection, run.when, f"sync:{run.crm.name}", "", [
-        {"what": mark.state, "key": mark.entry.key, "before": {"state": mark.entry.state}, "after": {
-            "action": mark.entry.action, "content_hash": mark.entry.content_hash, "why": mark.why}} for mark in marks])
 
 
 def batches(all_: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import datetime as dt
 import io
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ import sqlalchemy as sa
 
 from churnkit.errors import OutreachError
 from churnkit.outreach import ledger
+from churnkit.outreach.chain import record
 from churnkit.outreach.crm.base import Crm, Remote
 from churnkit.outreach.crm.files import cell, write_atomically
 from churnkit.outreach.lease import Lease
-from churnkit.outreach.ledger import record, stamp, tasks, writing
-from churnkit.outreach.moves import CHUNK, Answer, answer
+from churnkit.outreach.ledger import stamp, tasks, writing
+from churnkit.outreach.life import SNOOZE
+from churnkit.outreach.moves import CHUNK, Answer, answer, closing_words
 from churnkit.outreach.outbox import Outbox
 from churnkit.outreach.push import Clock, Enough, Run, SyncReport, arrived, batches, patiently, push
+from churnkit.outreach.task import CLOSED
 from churnkit.schemas import raw_table
 
 
@@ -36,7 +40,8 @@ class SystemClock:
         time.sleep(seconds)
 
 
-def sync(outbox: Outbox, crm: Crm, *, at: dt.datetime, clock: Clock | None = None, dry_run: bool = False) -> SyncReport:
+def sync(outbox: Outbox, crm: Crm, *, at: dt.datetime, clock: Clock | None = None, dry_run: bool = False,
+         snooze_for: dt.timedelta = SNOOZE) -> SyncReport:
     """Brings the CRM and the outbox together; a second run with nothing changed writes nothing.
 
     Answers are pulled first, then what an earlier run left in doubt is looked up by key and adopted or queued again,
@@ -48,6 +53,7 @@ def sync(outbox: Outbox, crm: Crm, *, at: dt.datetime, clock: Clock | None = Non
         at: The run's moment, for audit and outcomes: nothing is recorded as later than it.
         clock: For the lease and for waits.
         dry_run: Write nothing, here or there; the report's `differences` say what would be done.
+        snooze_for: How long a task sleeps that a person snoozed in the CRM, which does not say until when.
 
     Raises:
         BusyError: If another sync holds the lease.
@@ -61,7 +67,7 @@ def sync(outbox: Outbox, crm: Crm, *, at: dt.datetime, clock: Clock | None = Non
         run = Run(outbox, crm, at, clock, lease, report)
         report.where = crm.check()
         with contextlib.suppress(Enough):
-            patiently(run, lambda: _pull(run))
+            patiently(run, lambda: _pull(run, snooze_for))
             patiently(run, lambda: push(run))
         crm.done()
         with writing(outbox.engine) as connection:
@@ -93,7 +99,7 @@ def write_outcomes(outbox: Outbox, path: str | Path) -> int:
     return len(rows)
 
 
-def _pull(run: Run) -> None:
+def _pull(run: Run, snooze_for: dt.timedelta) -> None:
     """People's answers and edits, each kept once: what is known already is no news."""
     name = f"cursor:{run.crm.name}"
     with run.box.engine.connect() as connection:
@@ -108,20 +114,31 @@ def _pull(run: Run) -> None:
                 if remote.problem:
                     run.report.problems.append(remote.problem)
                 elif remote.key in known:  # else it is not of this outbox
-                    _take_answer(run, connection, remote, known[remote.key])
+                    _take_answer(run, connection, remote, known[remote.key], snooze_for)
                     _take_edit(run, connection, remote, known[remote.key])
         ledger.note(connection, name, following)
 
 
-def _take_answer(run: Run, connection: sa.Connection, remote: Remote, row: sa.Row[Any]) -> None:
-    if (remote.status, remote.disposition, remote.note) == (row.status, row.disposition, row.note):
-        return
-    when = min(stamp(remote.modified_at or run.at), run.when)
-    given = Answer(remote.status, remote.disposition, remote.note, when, run.when, remote.by or run.crm.name)
-    try:
-        run.report.answers += answer(connection, remote.key, given)
-    except OutreachError as error:
-        run.report.problems.append(str(error))
+def _take_answer(run: Run, connection: sa.Connection, remote: Remote, row: sa.Row[Any],
+                 snooze_for: dt.timedelta) -> None:
+    """What the CRM says of a task, where it is news: neither what the ledger holds, nor what it said the last time.
+
+    The ledger may have moved on since, by a command or by waking: then the CRM repeats itself, and nobody answered.
+    """
+    said = [remote.status, remote.disposition, remote.note]
+    before = json.loads(row.seen) if row.seen else ["open", None, None]
+    echo = row.status in CLOSED and said == ["dismissed", None, closing_words(row.status, row.disposition, row.note)]
+    if said not in (before, [row.status, row.disposition, row.note]) and not echo:
+        when = min(stamp(remote.modified_at or run.at), run.when)
+        until = stamp(run.at + snooze_for) if remote.status == "snoozed" else None
+        given = Answer(remote.status, remote.disposition, remote.note, when, run.when, remote.by or run.crm.name, until)
+        try:
+            run.report.answers += answer(connection, remote.key, given)
+        except OutreachError as error:
+            run.report.problems.append(str(error))
+            return
+    if said != before:
+        connection.execute(tasks.update().where(tasks.c.key == remote.key).values(seen=json.dumps(said)))
 
 
 def _take_edit(run: Run, connection: sa.Connection, remote: Remote, row: sa.Row[Any]) -> None:

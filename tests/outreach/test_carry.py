@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from small_tasks import AT, task
 
 from churnkit.errors import OutreachError
-from churnkit.outreach import ledger
+from churnkit.outreach import chain, ledger
 from churnkit.outreach.outbox import Outbox, Put
 
 LATER = AT + dt.timedelta(days=1)
@@ -81,12 +81,13 @@ def first_version(url):
                     "key": one.key, "account": one.account_id, "play": one.play, "target": one.target,
                     "status": status, "owner": one.owner, "due": one.due.isoformat(), "ghost": False, "at": when,
                     "content": json.dumps(content, sort_keys=True), "hash": one.content_hash()})
-            ledger.record(connection, when, "plan", "put", [
+            chain.record(connection, when, "plan", "put", [
                 {"key": one.key, "before": None, "after": {**content, "run": "r1"}}])
             connection.execute(sa.text(
                 'INSERT INTO outbox ("key", action, state, attempts, content_hash, created_at, updated_at) '
                 "VALUES (:key, 'create', 'confirmed', 1, :hash, :at, :at)"),
                 {"key": one.key, "hash": one.content_hash(), "at": when})
+        connection.exec_driver_sql("DELETE FROM notes")  # the first version did not keep the chain's head
     engine.dispose()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from churnkit.errors import OutreachError, SettingsError
 from churnkit.outreach.crm.base import Capabilities, CrmRefusedError, Item, Remote, Result
-from churnkit.outreach.task import DISPOSITIONS
+from churnkit.outreach.task import DISPOSITIONS, LOCAL
 
 ANSWERS = "answers.csv"
 VIEW = "tasks.csv"
@@ -24,6 +24,8 @@ _PEOPLE = ("status", "disposition", "disposition_note", "owner", "due", "answere
 _VIEW = ("key", "due", "priority", "owner", "status", "disposition", "type", "title", "account_id", "play", "target",
          "value", "currency", "score")
 _WORDS = {word for words in DISPOSITIONS.values() for word in words}
+_OURS = LOCAL | {"approval", "ghost", "snoozed_until"}
+"""What is not written into the files: it is nobody's there."""
 _STATES = ("open", "in_progress", "snoozed", "completed", "dismissed")
 
 
@@ -94,8 +96,8 @@ class FilesCrm:
             return Result(item.task.key, "refused", why=str(refused))
         if before is None and not new:
             return Result(item.task.key, "refused", why="a person deleted it")
-        data: dict[str, Any] = {**item.task.to_dict(), "disposition_note": None, "answered_by": None}
-        del data["approval"], data["ghost"]
+        plain = {name: value for name, value in item.task.to_dict().items() if name not in _OURS}
+        data: dict[str, Any] = {**plain, "disposition_note": None, "answered_by": None}
         if before is not None:
             data |= {name: before[name] for name in _PEOPLE if name in before}
         if item.closing and data["status"] == "open":
