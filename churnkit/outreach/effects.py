@@ -33,9 +33,8 @@ SPREADS: Mapping[str, tuple[float, ...]] = MappingProxyType(
 of what is expected, to be averaged over."""
 SCALE: Mapping[str, float] = MappingProxyType({"cause": 0.25, "segment": 0.12, "score": 0.15})
 """Scale of the half-normal priors on these."""
-LEVEL_SPREAD, UNSCORED = 0.5, 1.0
+LEVEL_SPREAD, UNSCORED = 0.3, 1.0
 """How far all of a play's scores together may be off, and how far causes lie apart where there are no scores."""
-_SHARE = 0.1
 _COLUMNS = ("play", "target", "cause", "segment", "arm", "score")
 
 
@@ -43,12 +42,12 @@ _COLUMNS = ("play", "target", "cause", "segment", "arm", "score")
 class Prior:
     """What is believed of a play before any customer: its effect, and how much that belief is worth.
 
-    `weight` is in triggered customers, a tenth of them kept apart. With much less than the default, the first few
-    customers decide what is tried at all, and what is no longer tried is no longer learnt of.
+    `weight` is in control customers, with all the treated ones that it takes. With much less than the default, the
+    first few customers decide what is tried at all, and what is no longer tried is no longer learnt of.
     """
 
     effect: float
-    weight: float = 1000.0
+    weight: float = 200.0
 
 
 class _Cells(NamedTuple):
@@ -154,7 +153,7 @@ def _posterior(cells: _Cells, prior: Prior) -> pd.DataFrame:
     above[:, 0], above[1:, 1:1 + len(causes)] = 1, np.eye(len(causes))
     wanted = np.vstack([above, tree])
     wanted = np.hstack([np.zeros_like(wanted), wanted])
-    start = (1 - cells.base) / cells.base / (max(prior.weight, 1e-9) * _SHARE * (1 - _SHARE))
+    start = (1 - cells.base) / cells.base / max(prior.weight, 1e-9)
     logs, means, variances = [], [], []
     for between, within, score in itertools.product(*SPREADS.values()):
         sizes = (1, len(causes), len(keys))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from churnkit.audit.policies import kept
+from churnkit.audit.policies import RANKINGS, kept
 from churnkit.audit.trials import control, coverage
 from churnkit.simulate.experiment import NAMES, Design, experiments
 
@@ -41,14 +41,14 @@ def test_intervals_hold_the_truth_in_a_thousand_runs(share):
 
 def test_learnt_effects_keep_nine_tenths_of_the_best_that_could_be_known():
     """With outreach that harms one cause planted: it is left alone, and probability alone keeps far less."""
-    found = kept(Design(accounts=12_000, contact=DOGS), quarters=5, seed=2)
-    late = {name: np.mean(values[-2:]) for name, values in found.value.items()}
+    runs = [kept(Design(accounts=12_000, contact=DOGS), quarters=6, seed=seed) for seed in range(1, 6)]
+    late = {name: np.mean([run.value[name][-3:] for run in runs]) for name in RANKINGS}
     assert late["learnt"] >= 0.9
     assert late["learnt"] > late["prior"] > late["probability"]
-    assert found.dogs["learnt"][0] > 0.1
-    assert max(found.dogs["learnt"][-2:]) < 0.03
-    harm = found.effects.query("cause == 'payment_trouble' and segment == ''")["effect"]
-    assert harm.item() < 0.05
+    assert np.mean([run.dogs["learnt"][0] for run in runs]) > 0.1
+    assert np.mean([run.dogs["learnt"][-3:] for run in runs]) < 0.03
+    harm = [run.effects.query("cause == 'payment_trouble' and segment == ''")["effect"].item() for run in runs]
+    assert np.mean(harm) < 0
 
 
 def test_the_world_is_as_the_book():

@@ -21,7 +21,8 @@ def made(n, effects, seed=1, share=0.1, rate=0.25, error=None):
     off = np.array([(error or {}).get(one, 1.0) for one in cause])
     p = score * off - score * np.where(treated, [effects[one] for one in cause], 0.0)
     return pd.DataFrame({"play": "save", "target": "churn", "cause": cause,
-                         "arm": np.where(treated, "treated", "control"), "segment": rng.choice(["small", "mid"], n), "score": score,
+                         "arm": np.where(treated, "treated", "control"), "segment": rng.choice(["small", "mid"], n),
+                         "score": score,
                          "churned": (rng.random(n) < p).astype(float)})
 
 
@@ -75,7 +76,7 @@ def test_a_cause_that_is_hardly_known_is_near_the_play():
 
 def test_a_heavier_prior_gives_way_more_slowly():
     """The weight is in customers."""
-    light, heavy = (learn(made(2000, {"usage": 0.6}), {"save": Prior(0.1, weight)}) for weight in (100, 100_000))
+    light, heavy = (learn(made(2000, {"usage": 0.6}), {"save": Prior(0.1, weight)}) for weight in (10, 10_000))
     assert row(heavy)["effect"] < row(light)["effect"]
 
 
