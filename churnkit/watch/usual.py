@@ -108,8 +108,9 @@ def odd(series: Series, bounds: Bounds, left_out: npt.NDArray[np.bool_], judged:
 
 
 def history(series: Series) -> bool:
-    """Whether there are enough days to judge the last one."""
-    return int(np.isfinite(series.counts[:-1, -1]).sum()) >= 7 * WEEKS + LEAST_POOL
+    """Whether there are enough days, and enough rows in them, to judge the last one."""
+    past = series.counts[:-1, -1]
+    return int(np.isfinite(past).sum()) >= 7 * WEEKS + LEAST_POOL and float(np.nansum(past)) >= LEAST_POOL
 
 
 def explained(known: Numbers) -> tuple[Numbers, Numbers, Numbers]:

@@ -34,7 +34,8 @@ def plain_book(tmp_path_factory):
 @pytest.fixture(scope="session")
 def usage(plain_book):
     """The book's usage."""
-    return pd.read_parquet(plain_book / "data" / "raw" / "usage_events.parquet")
+    frame = pd.read_parquet(plain_book / "data" / "raw" / "usage_events.parquet")
+    return frame.astype({"account_id": str, "event": str})
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def duplicated(usage, where):
 
 def renamed(usage, where):
     """An event has another name."""
-    return usage.assign(event=usage["event"].astype(str).mask(
+    return usage.assign(event=usage["event"].mask(
         where & (usage["event"] == "report_view"), "report_opened"))
 
 
@@ -48,8 +48,8 @@ def slipped(usage, where):
 
 def unjoined(usage, where):
     """Account ids are written in another way."""
-    return usage.assign(account_id=usage["account_id"].astype(str).mask(
-        where, "acc-" + usage["account_id"].astype(str).str[1:]))
+    return usage.assign(account_id=usage["account_id"].mask(
+        where, "acc-" + usage["account_id"].str[1:]))
 
 
 FAULTS = {missing_day: "usage_events: 0 rows", dropped_partition: "accounts on 2026-10-2", duplicated: "stand twice",
