@@ -42,6 +42,8 @@ def plan(settings: Settings, tables: Tables, at: dt.datetime, *, dry_run: bool, 
     from churnkit.outreach.plan import plan as make
 
     outbox, policy, scores = open_outbox(settings), policy_of(settings), load_day(settings, "scores", at)
+    if not dry_run and account is None:
+        outbox.wake(at)
     found = breaker.verdict(settings, tables, scores, at, remember=not dry_run and account is None)
     before = replace(_before(outbox, at), folder=settings.root,
                      stopped={target: " ".join(found.words(target)) for target in found.held})

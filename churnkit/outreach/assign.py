@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from churnkit.outreach.allocate import Offers, Room, allocate, steady, taken
+from churnkit.outreach.allocate import Offers, Room, allocate, steady
 from churnkit.outreach.candidates import Candidate
 from churnkit.outreach.desk import Desk
 from churnkit.outreach.limits import Held, State
@@ -39,8 +39,8 @@ def assign(leaders: Sequence[Candidate], arms: Mapping[str, str], state: State,
            desk: Desk) -> tuple[list[Slot], list[Held]]:
     """Slots for the candidates that people have room for, chosen so that the total expected value is the greatest.
 
-    Control accounts are allotted like all others first, so that it is known who would have got a task; those are kept
-    as ghosts, and their slots go to the next in value.
+    It is solved twice. First as if there were no control group: whoever of it gets a slot is kept as a ghost. Then for
+    all others on the desks as they are: whoever got no slot before has one that was passed on.
 
     Args:
         leaders: The candidates that nothing forbids, one per account but for `always` plays.
@@ -54,10 +54,8 @@ def assign(leaders: Sequence[Candidate], arms: Mapping[str, str], state: State,
             for one, people in zip(ready, able, strict=True) if not people]
     made = _Case(ready, able, state, desk)
     kept = np.array([arms.get(one.account_id) == "control" and not one.play.always for one in ready], dtype=bool)
-    first = allocate(made.offers, made.room).person
-    sent = np.where(kept, -1, first)
-    rest = made.some((first < 0) & ~kept)
-    then = np.where(sent >= 0, sent, allocate(rest, taken(made.room, made.offers, sent)).person)
+    first = allocate(made.offers, made.room(alike=True)).person
+    then = allocate(made.some(~kept), made.room()).person
     slots: list[Slot] = []
     for place, one in enumerate(ready):
         ghost = bool(kept[place] and first[place] >= 0)
@@ -89,12 +87,16 @@ class _Case:
             (worth[candidate] if len(ready) else np.zeros(0)) * share,
             due=np.array([(due - state.book.at.date()).days for due in self.due], dtype=np.int64),
             urgent=np.array([one.play.always or state.human_first(one) for one in ready], dtype=bool))
-        capacity, pilot = state.policy.capacity, state.policy.pilot
-        self.offers = steady(offers, self.before, capacity.change)
-        new = sum(not task.ghost and state.planned_now(task) for task in state.open_tasks)
-        self.room = Room(
-            np.array([desk.capacity(person) for person in self.people], dtype=np.int64),
-            desk.busy(self.people, int(offers.due.max(initial=0)) + WEEK), slack=capacity.slack,
+        self.offers = steady(offers, self.before, state.policy.capacity.change)
+
+    def room(self, *, alike: bool = False) -> Room:
+        """What people can still do; `alike`: as it would be without a control group."""
+        pilot, days = self.state.policy.pilot, int(self.offers.due.max(initial=0)) + WEEK
+        new = sum(not (task.passed_on if alike else task.ghost) and self.state.planned_now(task)
+                  for task in self.state.open_tasks)
+        return Room(
+            np.array([self.desk.capacity(person) for person in self.people], dtype=np.int64),
+            self.desk.busy(self.people, days, alike=alike), slack=self.state.policy.capacity.slack,
             total=max(pilot.max_new_per_run - new, 0) if pilot.on else None)
 
     def some(self, which: np.ndarray) -> Offers:
@@ -111,6 +113,7 @@ class _Case:
     def unmet(self, place: int, sent: int) -> Held:
         """Why a candidate that somebody could have done waits."""
         one, pilot = self.ready[place], self.state.policy.pilot
-        if self.room.total is not None and sent >= self.room.total:
+        total = self.room().total
+        if total is not None and sent >= total:
             return Held(one, "max new per run", f"{pilot.max_new_per_run} a run while the pilot is on")
         return Held(one, "capacity", f"{self.desk.address(self.able[place][0][0])} is full around {self.due[place]}")

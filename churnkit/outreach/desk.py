@@ -52,6 +52,7 @@ class Desk:
             if owner in self._active:
                 self._team[manager].append(owner)
         self._due: dict[str, list[dt.date]] = defaultdict(list)
+        self._alike: dict[str, list[dt.date]] = defaultdict(list)
         self._knows: dict[str, set[str]] = defaultdict(set)
         self._last: dict[str, str] = {}
         for task in sorted(tasks, key=lambda task: (task.episode, task.key)):
@@ -59,8 +60,13 @@ class Desk:
             if not task.ghost:
                 self._knows[task.account_id].add(person)
                 self._last[task.account_id] = person
-            if not task.ghost and task.status not in CLOSED:
-                self._due[person].append(max(task.due, self._today))
+            if task.status in CLOSED:
+                continue
+            due = max(task.due, self._today)
+            if not task.ghost:
+                self._due[person].append(due)
+            if not task.passed_on:
+                self._alike[person].append(due)
 
     def address(self, person: str) -> str:
         """How a task names its owner: the e-mail where there is one of their own, else the id."""
@@ -110,11 +116,15 @@ class Desk:
         own = self._owners["capacity_per_week"].get(person)
         return self._policy.capacity.per_week if own is None or pd.isna(own) else int(own)
 
-    def busy(self, people: list[str], days: int) -> NDArray[np.int64]:
-        """Open tasks by person and day from today on, shape (people, days); what is overdue counts as due today."""
+    def busy(self, people: list[str], days: int, *, alike: bool = False) -> NDArray[np.int64]:
+        """Open tasks by person and day from today on, shape (people, days); what is overdue counts as due today.
+
+        With `alike` as they would be without a control group: ghosts count, and what took their slots does not.
+        """
         found = np.zeros((len(people), days), dtype=np.int64)
+        open_now = self._alike if alike else self._due
         for row, person in enumerate(people):
-            for due, count in Counter(self._due.get(person, ())).items():
+            for due, count in Counter(open_now.get(person, ())).items():
                 if (due - self._today).days < days:
                     found[row, (due - self._today).days] += count
         return found

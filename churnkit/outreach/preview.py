@@ -13,9 +13,9 @@ from churnkit.outreach.words import clean, day, listed, money, plural
 
 _BASIS = {"effect": "the measured effect of the play", "prior": "what is believed of the play"}
 _LIMITS = {
-    "capacity": "people are full", "max new per run": "the pilot's cap", "touches": "the cap on touches",
+    "capacity": "full weeks", "max new per run": "the pilot's cap", "touches": "the cap on touches",
     "quiet": "talks that are open", "cool-down": "cool-downs", "precedence": "precedence, one task per account",
-    "suppressed": "suppressions", "pilot": "the pilot's list", "no owner": "nobody to do it", "breaker": "the breaker",
+    "suppressed": "suppressions", "pilot": "the pilot's list", "no owner": "a lack of people", "breaker": "the breaker",
     "ghost": "the control group",
 }
 
