@@ -29,6 +29,7 @@ from churnkit.outreach.spans import Ints, Mask, Pairs, Spans
 Floats = NDArray[np.float64]
 _LARGEST = 1e4    # the largest gain as HiGHS sees it: its tolerance of 1e-7 is then 1e-11 of that
 _NEAR = 1e-6      # as HiGHS sees it: what counts as no difference
+_CLOSE = 1e-10    # of the bound: an answer this near is the best but for rounding
 _NODES = 2000     # of the search among equal totals; what it has not settled by then stays as it is
 
 
@@ -60,12 +61,14 @@ class _Case:
 
 @dataclass(frozen=True, eq=False)
 class _Prices:
-    """Prices of spans, of the run and of one more urgent task, the bound that they prove, and each pair's shortfall."""
+    """The bound that prices prove, what each pair brings above them, and how far that is below its candidate's best.
+
+    A pair that is known to be in no better answer falls short without end.
+    """
 
     bound: float
     short: Floats
-    spans: Floats
-    best: Floats
+    pull: Floats
 
 
 def cross(pairs: Pairs, spans: Spans, levels: Sequence[Ints], total: int | None, hint: Ints) -> Answer:
@@ -93,8 +96,7 @@ def cross(pairs: Pairs, spans: Spans, levels: Sequence[Ints], total: int | None,
     best = np.maximum(np.maximum.reduceat(short, starts), 0)[owner]
     near = (short >= best - pairs.gain.max() // 100) | pairs.urgent
     used, prices = _greatest(case, np.flatnonzero(near))
-    value = float(case.gain[used].sum())
-    gap = max(prices.bound - value, 0.0)
+    gap = max(prices.bound - float(case.gain[used].sum()), 0.0)
     unit = pairs.gain.max() / _LARGEST
     return Answer(_settle(case, used, prices, gap, levels), gap * unit)
 
@@ -119,7 +121,8 @@ def _rows(case: _Case, which: Ints) -> tuple[Any, Floats]:
 def _greatest(case: _Case, near: Ints) -> tuple[Mask, _Prices]:
     """The best pairs and the prices that bound them; `near` is where to begin."""
     gain = case.gain
-    core = np.zeros(len(gain), bool)
+    best, worth = np.zeros(len(gain), bool), -np.inf
+    core, open_ = best.copy(), ~best
     core[near] = True
     while True:
         which = np.flatnonzero(core)
@@ -127,39 +130,51 @@ def _greatest(case: _Case, near: Ints) -> tuple[Mask, _Prices]:
         found = linprog(-gain[which], A_ub=matrix, b_ub=most, bounds=(0, None), method="highs-ipm")
         if found.x is None or found.status:
             raise OutreachError(f"HiGHS found no allocation ({found.message}). Report this with the policy.")
-        prices = _priced(case, -found.ineqlin.marginals)
-        inside = np.full(case.owner[-1] + 1, 0.0)
-        np.maximum.at(inside, case.owner[which], prices.best[which])
-        better = ~core & (prices.best > inside[case.owner] + _NEAR)
+        prices = _priced(case, -found.ineqlin.marginals, open_)
+        used = np.zeros(len(gain), bool)
+        used[which[np.asarray(found.x) > 1 - _NEAR]] = True
+        if gain[used].sum() > worth and _fits(case, used):
+            best, worth = used, float(gain[used].sum())
+        gap = prices.bound - worth
+        if gap <= _CLOSE * prices.bound:
+            return best, prices
+        inside = np.zeros(case.owner[-1] + 1)
+        np.maximum.at(inside, case.owner[which], prices.pull[which])
+        better = ~core & (prices.pull > inside[case.owner] + _NEAR)
         if not better.any():
-            break
-        core |= better
-    used, share = np.zeros(len(gain), bool), np.asarray(found.x)
-    used[which[share > 0.5]] = True
-    close = prices.bound - gain[used].sum() < 1e-9 * prices.bound
-    if close and np.abs(share - np.round(share)).max() < _NEAR and _fits(case, used):
-        return used, prices
+            return _searched(case, prices, best)
+        within = prices.short <= gap + _NEAR
+        if within.sum() <= core.sum():  # all that a better answer may use: nothing else has to be looked at again
+            core = open_ = within
+        else:
+            core |= better
+
+
+def _searched(case: _Case, prices: _Prices, best: Mask) -> tuple[Mask, _Prices]:
+    """The best whole answer, where the relaxation halves some tasks; first among few pairs, then among enough."""
     guess = _LARGEST / 1000
     while True:
-        used, under = _whole(case, np.flatnonzero(prices.short <= guess))
-        gap = prices.bound - gain[used].sum() if used.any() else np.inf
-        if gap <= guess or guess > 2 * prices.bound:
+        which = np.flatnonzero(prices.short <= guess)
+        used, under = _whole(case, which)
+        worth = max(float(case.gain[used].sum()), float(case.gain[best].sum()))
+        gap = prices.bound - worth if _fits(case, used) else np.inf
+        if gap <= guess or len(which) == np.isfinite(prices.short).sum():
             return used, replace(prices, bound=min(prices.bound, under))
-        guess = min(gap * 1.01, 8 * guess) if np.isfinite(gap) else 8 * guess
+        guess = min(gap * 1.01, 8 * guess)
 
 
-def _priced(case: _Case, duals: Floats) -> _Prices:
-    """What prices, made 0 or more, prove."""
+def _priced(case: _Case, duals: Floats, open_: Mask) -> _Prices:
+    """What prices, made 0 or more, prove about the pairs that are still open."""
     duals = np.maximum(duals, 0)
-    count = len(case.spans.room)
+    count, pairs = len(case.spans.room), len(case.owner)
     spans, run, rush = duals[:count], duals[count], duals[count + 1]
-    total = len(case.pairs.gain) if case.total is None else min(case.total, len(case.pairs.gain))
-    if total == len(case.pairs.gain):
+    total = pairs if case.total is None else min(case.total, pairs)
+    if total == pairs:
         run = 0.0
-    pull = case.gain - case.holds.T @ spans - run + rush * case.pairs.urgent
+    pull = np.where(open_, case.gain - case.holds.T @ spans - run + rush * case.pairs.urgent, -np.inf)
     top = np.maximum(np.maximum.reduceat(pull, beginnings(case.owner)), 0)
     bound = float(spans @ case.spans.room + run * total - rush * case.need + top.sum())
-    return _Prices(bound, top[case.owner] - pull, spans, pull)
+    return _Prices(bound, top[case.owner] - pull, pull)
 
 
 def _whole(case: _Case, which: Ints) -> tuple[Mask, float]:

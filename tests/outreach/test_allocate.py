@@ -285,9 +285,9 @@ def test_wrong_arrays_are_named(change, words):
 
 def test_wrong_room_is_named():
     offers = Offers(np.array([0]), np.array([0]), np.array([1.0]), np.array([1]), np.zeros(1, bool))
-    with pytest.raises(OutreachError, match="for 1 people[.] Give a row per person"):
+    with pytest.raises(OutreachError, match=r"for 1 people\. Give a row per person"):
         allocate(offers, Room(np.array([1]), np.zeros((2, 3), int)))
-    with pytest.raises(OutreachError, match="slack is 2[.] Give a share"):
+    with pytest.raises(OutreachError, match=r"slack is 2\. Give a share"):
         allocate(offers, Room(np.array([1]), np.zeros((1, 3), int), slack=2))
 
 
