@@ -5,9 +5,9 @@
 The peer is the bare solver on the very same problem, given arrays that are ready: OR-tools' min-cost flow where all is
 due within a week (`ratio_solver`; `ratio_solver_unsifted` is without leaving unlikely candidates aside at first). Where
 dues lie over ten days and people are busy, spans cross and no flow can say so: there the peer is HiGHS, its interior
-point, on the relaxation of the whole (`ratio_highs`), at 20,000 candidates of 100 people, since more takes it too long;
-ours is timed at 100,000 as well. The other figure beside it, `ratio_flow`, is to the flow that knows the first week and the rest alone, which is another,
-easier problem. Ours is from Offers to Assignment. `equal` says whether the totals are.
+point, on the relaxation of the whole (`ratio_highs`), at the smallest size alone, since more takes it too long; ours is
+timed up to 100,000. Beside it, `ratio_flow` is to the flow that knows the first week and the rest alone: an easier
+problem, not the same. Ours is from Offers to Assignment. `equal` says whether the totals are.
 """
 
 from __future__ import annotations
