@@ -41,6 +41,15 @@ class Carried:
 
 
 @dataclass(frozen=True)
+class Checked:
+    """The audit held against the ledger: its length, every task as it tells it, and by key what is not so there."""
+
+    rows: int
+    told: dict[str, chain.Retold]
+    wrong: dict[str, list[str]]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What came of a task: one change of its status, disposition or note by a person."""
 
@@ -266,6 +275,24 @@ class Outbox:
         with self.engine.connect() as connection:
             rows = connection.execute(query if key is None else query.where(audit.c.key == key)).mappings()
             return [{**row, "before": json.loads(row["before"]), "after": json.loads(row["after"])} for row in rows]
+
+    def audit_length(self) -> int:
+        """How many rows the audit has."""
+        with self.engine.connect() as connection:
+            return connection.scalar(sa.select(sa.func.max(audit.c.seq))) or 0
+
+    def check_audit(self) -> Checked:
+        """Verifies the chain, and holds every task as its rows alone tell it against the ledger, as of one moment.
+
+        Raises:
+            OutreachError: At the first row that was changed, removed, moved or slipped in.
+        """
+        server = self.engine.dialect.name == "postgresql"
+        engine = self.engine.execution_options(isolation_level="REPEATABLE READ") if server else self.engine
+        with engine.connect() as connection:
+            rows = list(chain.walk(connection))
+            told = chain.retell(rows)
+            return Checked(len(rows), told, chain.differences(connection, told))
 
     def verify_audit(self) -> int:
         """Goes through the whole chain; returns its length.
