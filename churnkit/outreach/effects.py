@@ -126,7 +126,8 @@ def _cells(rows: pd.DataFrame, outcome: str) -> _Cells:
     treated = (rows["arm"] == "treated").to_numpy()
     score = rows["score"].to_numpy(dtype=float)
     scored = bool(np.isfinite(score).any())
-    score = np.where(np.isfinite(score), score, np.nanmean(score) if scored else max(y.mean(), 1 / len(y)))
+    left_alone = (y[~treated].sum() + max(y.mean(), 1 / len(y))) / ((~treated).sum() + 1)
+    score = np.where(np.isfinite(score), score, np.nanmean(score) if scored else left_alone)
     codes, index = pd.factorize(pd.MultiIndex.from_frame(rows[["cause", "segment"]].fillna("").astype(str)), sort=True)
     sums = [[np.bincount(codes, arm * one, len(index)) for arm in (~treated, treated)] for one in (1.0, y, score)]
     many, came, expected = (np.stack(one).astype(float) for one in sums)
