@@ -69,7 +69,7 @@ def title(case: Case, wording: Wording | None = None) -> str:
     plain = case.play.opened_by == "rule" and why
     name = few(case.account, 60, 8) or wording.say("names.account")
     fields = {"act": wording.say(f"title.{case.act or case.play.type}", name=name), "why": why,
-              "says": "" if plain else says(case, wording), "renewal": when[:1].lower() + when[1:]}
+              "says": "" if plain else says(case, wording), "renewal": wording.inside(when)}
     made = wording.templates["title.j2"]
     line = rendered(made, fields)
     if len(line) > 190 and when:

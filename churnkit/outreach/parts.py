@@ -42,7 +42,7 @@ def says(case: Case, wording: Wording) -> str:
 
 def first_reason(case: Case, wording: Wording) -> str:
     """The first reason as it stands in a title."""
-    return few(wording.phrase(case.why[0].phrase)[0], 100, 20).rstrip(".") if case.why else ""
+    return few(wording.phrase(case.why[0].phrase)[0], 120, 22).rstrip(".") if case.why else ""
 
 
 def renewal(case: Case, wording: Wording) -> str:

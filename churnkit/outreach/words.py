@@ -36,6 +36,9 @@ def few(text: Any, limit: int, words: int) -> str:
     """
     line = clean(text, limit)
     parts = line.split(" ")
+    if len(line) == limit and line.endswith("…") and len(parts) > 1:  # cut within a word
+        parts = parts[:-1]
+        line = " ".join(parts).rstrip(".,;: ") + "…"
     return line if len(parts) <= words else " ".join(parts[:words]).rstrip(".,;: ") + "…"
 
 

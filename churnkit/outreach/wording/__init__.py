@@ -122,6 +122,10 @@ class Wording:
             return "".join(parts)
         return self.say("format.choice" if choice else "format.rest", shown=", ".join(parts[:-1]), last=parts[-1])
 
+    def inside(self, sentence: str) -> str:
+        """A sentence as it begins within another one."""
+        return sentence[:1].lower() + sentence[1:] if self.say("format.small_start") else sentence
+
     def text(self, sentence: str) -> str:
         """A sentence of the policy in this language, if the catalogue has it, else as it is."""
         return cast("str", self.words.get(f"texts.{sentence}", sentence))
