@@ -36,7 +36,8 @@ class Plan:
     that have lost their reason, each with why: the cause is gone, the play was taken out, the account has left, the
     task has expired, or it would sell to an account which is now being saved. `arms` says who belongs to the control
     group (control.ARMS), to be kept. `decisions` has one row (schemas.DECISIONS) for every candidate: what it was
-    worth, by what, and what became of it. `load` says by person how many open tasks there were and are, and the capacity.
+    worth, by what, and what became of it. `load` says by person how many open tasks there were, how many
+    are new, and the capacity.
     """
 
     tasks: tuple[Task, ...]

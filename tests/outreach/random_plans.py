@@ -59,8 +59,8 @@ def planned(case: Made) -> Plan:
 
 def broken(case: Made, plan_: Plan) -> list[str]:
     """Every rule that the plan breaks, in words; none is an empty list."""
-    return [*_people(case, plan_), *_groups(case, plan_), *_peace(case, plan_), *_order(case, plan_),
-            *_answered(case, plan_)]
+    rules = (_people, _hands, _groups, _peace, _order, _answered)
+    return [words for rule in rules for words in rule(case, plan_)]
 
 
 def _policy(dice) -> Policy:
@@ -86,8 +86,8 @@ def _tables(dice) -> dict:
         "manager": ["max", "max", "max", None], "languages": ["en,fr", "en", "fr", None],
         "timezone": ["Europe/Paris", "Asia/Tokyo", "America/New_York", None]})
     subscriptions = pd.DataFrame({
-        "account_id": IDS, "subscription_id": IDS, "started_at": ago(600), "mrr": dice.choice([100.0, 1000.0], len(IDS)),
-        "currency": "EUR", "renews_at": ago(-41), "known_at": ago(600)})
+        "account_id": IDS, "subscription_id": IDS, "started_at": ago(600), "known_at": ago(600),
+        "mrr": dice.choice([100.0, 1000.0], len(IDS)), "currency": "EUR", "renews_at": ago(-41)})
     tickets = [{"ticket_id": f"T{one}", "account_id": one, "opened_at": ago(6), "channel": "email", "known_at": ago(6),
                 dice.choice(list(UPSET)): ago(int(dice.integers(1, 4)))}
                for one in dice.choice(IDS, dice.integers(0, 5), replace=False)]
@@ -132,9 +132,8 @@ def _outcomes(dice, tasks) -> pd.DataFrame:
 
 
 def _people(case: Made, plan_: Plan) -> list[str]:
-    """Capacity with what is open already, the slack, and who may do what."""
+    """Capacity with what is open already, the slack, and the pilot's cap."""
     owners = case.tables["owners"].set_index("owner")
-    accounts = case.tables["accounts"].set_index("account_id")
     wrong = []
     for owner, row in owners.iterrows():
         mine = [task for task in plan_.tasks if task.owner == row["email"]]
@@ -152,25 +151,34 @@ def _people(case: Made, plan_: Plan) -> list[str]:
             usual = sum(in_span(task.due) and not _urgent(case, task) for task in mine)
             if usual and usual + old > room - back:
                 wrong.append(f"slack of {owner}: {usual} usual ones and {old} open in {room} less {back}")
-        for task in mine:
-            own = accounts.loc[task.account_id, "owner"]
-            if not row["active"]:
-                wrong.append(f"{owner} has left and gets a task")
-            if owner not in {own, "max"}:
-                speaks = set((row["languages"] or "").split(","))
-                if not case.policy.capacity.colleagues or accounts.loc[task.account_id, "language"] not in speaks:
-                    wrong.append(f"{owner} does not speak the language of {task.account_id}, or may not help")
-            if owner == "max" and owners.loc[own, "active"] and not case.policy.plays[task.play].always:
-                wrong.append(f"the manager gets {task.account_id} though {own} works")
     if case.policy.pilot.on and len(plan_.tasks) > case.policy.pilot.max_new_per_run:
         wrong.append("more than the pilot's cap")
     return wrong
 
 
+def _hands(case: Made, plan_: Plan) -> list[str]:
+    """Who may do what for whom."""
+    owners = case.tables["owners"].set_index("owner")
+    accounts = case.tables["accounts"].set_index("account_id")
+    wrong = []
+    for task in plan_.tasks:
+        owner, own = task.owner.split("@")[0], accounts.loc[task.account_id, "owner"]
+        if not owners.loc[owner, "active"]:
+            wrong.append(f"{owner} has left and gets a task")
+        if owner not in {own, "max"}:
+            speaks = set((owners.loc[owner, "languages"] or "").split(","))
+            if not case.policy.capacity.colleagues or accounts.loc[task.account_id, "language"] not in speaks:
+                wrong.append(f"{owner} does not speak the language of {task.account_id}, or may not help")
+        if owner == "max" and owners.loc[own, "active"] and not case.policy.plays[task.play].always:
+            wrong.append(f"the manager gets {task.account_id} though {own} works")
+    return wrong
+
+
 def _urgent(case: Made, task: Task) -> bool:
-    return case.policy.plays[task.play].always or task.target == "churn" and (
-        task.account_id in _paying(case) or bool(_signals(case, task.account_id) & set(
-            case.policy.human_first.signals)))
+    if case.policy.plays[task.play].always:
+        return True
+    upset = bool(_signals(case, task.account_id) & set(case.policy.human_first.signals))
+    return task.target == "churn" and (upset or task.account_id in _paying(case))
 
 
 def _paying(case: Made) -> set[str]:
@@ -194,9 +202,8 @@ def _groups(case: Made, plan_: Plan) -> list[str]:
         if task.ghost != (held and not case.policy.plays[task.play].always):
             wrong.append(f"{task.account_id}: ghost {task.ghost}, control {held}")
     if case.before.arms is not None:
-        for row in case.before.arms.dropna(subset=["exposed_at"]).itertuples():
-            if arm[row.top] != row.arm:
-                wrong.append(f"the arm of {row.top} moved after exposure")
+        wrong += [f"the arm of {row.top} moved after exposure"
+                  for row in case.before.arms.dropna(subset=["exposed_at"]).itertuples() if arm[row.top] != row.arm]
     return wrong
 
 
@@ -209,38 +216,45 @@ def _peace(case: Made, plan_: Plan) -> list[str]:
     quiet |= set(answers["account_id"][answers["disposition"] == "do_not_contact"])
     country = dict(zip(case.tables["accounts"]["account_id"], case.tables["accounts"]["country"], strict=True))
     for task in (*plan_.tasks, *plan_.ghosts):
-        play, aim = policy.plays[task.play], AIM[task.target]
+        play = policy.plays[task.play]
         if task.account_id in quiet:
             wrong.append(f"{task.account_id} is suppressed")
         if task.due.weekday() > 4 or (country[task.account_id] == "FR" and task.due == HOLIDAY):
             wrong.append(f"{task.due} is a day off for {task.account_id}")
         if task.target in case.before.stopped and not play.always:
             wrong.append(f"{task.target} is stopped")
-        if play.always:
-            continue
-        for deal in case.tables.get("opportunities", pd.DataFrame(columns=["account_id"])).itertuples():
-            waits = {"renewal": policy.quiet.renewal, "expansion": policy.quiet.expansion}
-            if deal.account_id == task.account_id and pd.isna(deal.closed_at) and aim in waits[deal.kind]:
-                wrong.append(f"{task.account_id} has an open {deal.kind}")
-        if "open_escalation" in _signals(case, task.account_id) and aim in policy.quiet.escalation:
-            wrong.append(f"{task.account_id} has an open escalation")
-        for row in answers[answers["account_id"] == task.account_id].itertuples():
-            own = AIM["expansion" if row.play == "expand_talk" else "churn"] == aim
-            days = policy.cooldown.after.get(row.disposition, policy.cooldown.days)
-            days = days if own else min(days, policy.cooldown.days)
-            if row.occurred_at + pd.Timedelta(days=days) > pd.Timestamp(AT) and not task.reopens:
-                wrong.append(f"{task.account_id} is in its cool-down")
-        wrong += _touched(case, task)
+        if not play.always:
+            wrong += [*_talks(case, task), *_rests(case, task), *_touched(case, task)]
+    return wrong
+
+
+def _talks(case: Made, task: Task) -> list[str]:
+    aim, policy = AIM[task.target], case.policy
+    waits = {"renewal": policy.quiet.renewal, "expansion": policy.quiet.expansion}
+    deals = case.tables.get("opportunities", pd.DataFrame(columns=["account_id"]))
+    wrong = [f"{task.account_id} has an open {deal.kind}" for deal in deals.itertuples()
+             if deal.account_id == task.account_id and pd.isna(deal.closed_at) and aim in waits[deal.kind]]
+    if "open_escalation" in _signals(case, task.account_id) and aim in policy.quiet.escalation:
+        wrong.append(f"{task.account_id} has an open escalation")
+    return wrong
+
+
+def _rests(case: Made, task: Task) -> list[str]:
+    wrong, cooldown = [], case.policy.cooldown
+    answers = case.tables["outreach_outcomes"]
+    for row in answers[answers["account_id"] == task.account_id].itertuples():
+        own = AIM["expansion" if row.play == "expand_talk" else "churn"] == AIM[task.target]
+        days = cooldown.after.get(row.disposition, cooldown.days)
+        days = days if own else min(days, cooldown.days)
+        if row.occurred_at + pd.Timedelta(days=days) > pd.Timestamp(AT) and not task.reopens:
+            wrong.append(f"{task.account_id} is in its cool-down")
     return wrong
 
 
 def _touched(case: Made, task: Task) -> list[str]:
-    answered = dict(zip(case.tables["outreach_outcomes"]["key"], case.tables["outreach_outcomes"]["disposition"],
-                        strict=True))
     days = [one.due for one in case.before.tasks
             if one.account_id == task.account_id and not one.ghost
             and (one.status not in {"completed", "dismissed"} or one.status == "completed" or one.disposition)]
-    del answered
     own = list(days)
     for touch in case.tables["touches"].itertuples():
         day = touch.occurred_at.date()

@@ -3,7 +3,7 @@
 import pytest
 
 from churnkit.errors import SettingsError
-from churnkit.outreach.policy import SIGNALS, Control, Policy
+from churnkit.outreach.policy import SIGNALS, Policy
 
 
 def write(tmp_path, text):
@@ -70,10 +70,25 @@ def test_no_control_group_is_warned_of(tmp_path):
         assert Policy.load(path).control.share == 0
 
 
-def test_control_is_a_stable_share():
-    """A tenth of accounts, the same ones each time, others under another salt."""
-    ids = [f"A{n}" for n in range(4000)]
-    held = {one for one in ids if Control(share=0.1).holds(one)}
-    assert 340 < len(held) < 460
-    assert held < {one for one in ids if Control(share=0.2).holds(one)}
-    assert held != {one for one in ids if Control(share=0.1, salt="other").holds(one)}
+@pytest.mark.parametrize(("text", "message"), [
+    ("[caps]\ntouches = 0", r"line 2: 'caps.touches' Input should be greater than or equal to 1"),
+    ("[quiet]\nrenewal = ['buying']", r"line 2: 'quiet.renewal"),
+    ("[hours]\ndays = ['mo']", r"line 1: 'hours' names the day 'mo'; use mon"),
+    ("[hours]\nzone = 'Paris'", r"line 2: 'hours.zone' 'Paris' is no time zone"),
+    ("[capacity]\nslack = 1", r"line 2: 'capacity.slack' Input should be less than 1"),
+    ("[[suppressions]]\naccount = 'A1'\nreason = ''", r"'suppressions"),
+    ("[plays.x]\ntarget = 'churn'\nsignal = 'low_nps'\ndrivers = ['usage']\nsteps = ['a']", r"leave 'drivers' out"),
+    ("[plays.x]\ntarget = 'churn'\nopen = 0.2\nmin_value = 9\nmax_value = 3\nsteps = ['a']", r"the higher one"),
+    ("[plays.x]\ntarget = 'churn'\nopen = 0.2\neffect = 2\nsteps = ['a']", r"line 4: 'plays.x.effect'"),
+])
+def test_mistakes_in_caps_and_plays_are_named(tmp_path, text, message):
+    """The newer keys are told as the older ones are."""
+    with pytest.raises(SettingsError, match=message):
+        Policy.load(write(tmp_path, text))
+
+
+def test_the_shown_file_is_the_default(tmp_path):
+    """What outreach.toml shows is what holds where nothing is said."""
+    silent = Policy(plays=Policy.default().plays, signals=Policy.default().signals)
+    for section in ("caps", "quiet", "hours", "control", "ranking", "capacity", "pilot"):
+        assert getattr(silent, section) == getattr(Policy.default(), section)
