@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from churnkit.cli import breaker, models
+from churnkit.cli.audits import audits
 from churnkit.cli.screen import HERE, TODAY, At, DryRun, Folder, Json, Targets, cutoff, do
+from churnkit.cli.tasks import tasks
 from churnkit.cutoffs import duration
 
 __all__ = ["app", "main", "pipeline"]
@@ -247,38 +249,8 @@ def upgrade(folder: Folder = HERE, as_json: Json = False) -> None:
 
 for command in (models.models, models.card, models.promote, models.rollback, breaker.release):
     app.command()(command)
-
-audits = typer.Typer(name="audit", no_args_is_help=True, rich_markup_mode=None,
-                     help="Look for what is wrong with features. Exit code 3: something is.")
-app.add_typer(audits)
-
-
-@audits.command("time")
-def audit_time(
-               folder: Folder = HERE, *, at: At = TODAY,
-               before: Annotated[Path | None, typer.Option(help="An earlier extract of the same sources.")] = None,
-               points: Annotated[int, typer.Option(min=1, help="How many points truncation looks at.")] = 200,
-               method: Annotated[list[str] | None, typer.Option(help="Only this method; may be repeated.")] = None,
-               as_json: Json = False) -> None:
-    """Look for features that know what came later.
-
-    Example: churnkit audit time acme --at 2026-11-01 --before acme-last-month
-    """
-    from churnkit.jobs import audits as jobs
-
-    do(lambda: jobs.audit_time(folder, cutoff(at), before=before, points=points, methods=method or ()), as_json)
-
-
-@audits.command("features")
-def audit_features(folder: Folder = HERE, at: At = TODAY, as_json: Json = False) -> None:
-    """Look for features that are dead, frozen, missing, copied, shifted or too good.
-
-    Example: churnkit audit features acme --at 2026-11-01
-    """
-    from churnkit.jobs import audits as jobs
-
-    do(lambda: jobs.audit_features(folder, cutoff(at)), as_json)
-
+for group in (audits, tasks):
+    app.add_typer(group)
 
 def main() -> None:
     """The entry point: our own errors become one paragraph on stderr and an exit code, never a traceback."""

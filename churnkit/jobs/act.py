@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections import ChainMap
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from churnkit.errors import OutreachError
 from churnkit.jobs.report import HELD_BACK, Report
@@ -37,7 +36,7 @@ def plan(settings: Settings, tables: Tables, at: dt.datetime, *, dry_run: bool, 
     A dry run writes nothing and says what would be done: who gets what and why, each person's queue now and then, and
     what each limit costs. With `account`, that account's whole reasoning.
     """
-    from churnkit.jobs import breaker
+    from churnkit.jobs import breaker, plans
     from churnkit.outreach import preview
     from churnkit.outreach.plan import plan as make
 
@@ -47,7 +46,7 @@ def plan(settings: Settings, tables: Tables, at: dt.datetime, *, dry_run: bool, 
     found = breaker.verdict(settings, tables, scores, at, remember=not dry_run and account is None)
     before = replace(_before(outbox, at), folder=settings.root,
                      stopped={target: " ".join(found.words(target)) for target in found.held})
-    made = make(scores, load_day(settings, "reasons", at), _known(settings, tables, at), policy, before, at=at)
+    made = make(scores, load_day(settings, "reasons", at), plans.known(settings, tables, at), policy, before, at=at)
     if account is not None:
         said = preview.account(made, account, before.tasks)
         if not said:
@@ -55,6 +54,7 @@ def plan(settings: Settings, tables: Tables, at: dt.datetime, *, dry_run: bool, 
                                 f"that day first: churnkit score --at {at:%Y-%m-%d}")
         return Report("plan", notes=said, data={"account_id": account, "reasoning": said})
     if not dry_run:
+        plans.keep(settings, at, policy, before, outbox, plans.model_hashes(settings, scores))
         outbox.carry_out([*made.tasks, *made.ghosts], made.closings, _plain(made.arms), at,
                          run=f"plan {at:%Y-%m-%d}")
     rows = [{"due": task.due, "by": task.opened_by, "owner": task.owner, "task": task.title} for task in made.tasks]
@@ -87,26 +87,12 @@ def _before(outbox: Outbox, at: dt.datetime) -> Before:
                   suppressed=outbox.suppressed(at))
 
 
-def _known(settings: Settings, tables: Tables, at: dt.datetime) -> ChainMap[str, pd.DataFrame]:
-    """The raw tables with what the plan reads beside them: moods, and what to offer."""
-    offers = load_day(settings, "offers", at)
-    more = {"moods": _moods(tables, at), **({} if offers is None else {"offers": offers})}
-    return ChainMap(more, cast("MutableMapping[str, pd.DataFrame]", tables))  # only read
-
-
 def _foremost(tasks: Sequence[Task], most: int = 3) -> list[Task]:
     """A few tasks to read in full: the first of each target, in the plan's order."""
     first: dict[tuple[str, str], Task] = {}
     for task in tasks:
         first.setdefault((task.target, task.opened_by), task)
     return sorted(first.values(), key=lambda task: task.opened_by)[:most]
-
-
-def _moods(tables: Tables, at: dt.datetime) -> pd.DataFrame:
-    """The moods of what customers wrote, as far as they were known at `at`, in time."""
-    moods = tables.moods().to_pandas()
-    known: pd.DataFrame = moods[moods["known_at"] <= at].sort_values("occurred_at", kind="stable")
-    return known
 
 
 def _plain(arms: pd.DataFrame) -> list[dict[str, Any]]:
