@@ -41,13 +41,19 @@ def scores_of(usage, at):
 @pytest.mark.parametrize("step", [1, 7])
 def test_a_price_rise_wave_is_no_fault(usage, write, look, workspace, step):
     """Alerts rise far above what was usual, by daily runs and by weekly ones, in feeds that are whole."""
+    now = AT - pd.Timedelta(days=WAVE_DAYS - 16)
     harmed = worsened(usage, AT - pd.Timedelta(days=WAVE_DAYS))
     write(harmed)
-    for days in range(5 * step, 0, -step):
-        before = AT - pd.Timedelta(days=WAVE_DAYS - 11 + days)
-        save(load(workspace), "scores", "churn", before, scores_of(harmed, before))
-    found = look(AT - pd.Timedelta(days=WAVE_DAYS - 11), scores_of(harmed, AT - pd.Timedelta(days=WAVE_DAYS - 11)))
+    alerts = []
+    for runs in range(5, -1, -1):
+        at = now - pd.Timedelta(days=step * runs)
+        scores = scores_of(harmed, at)
+        alerts.append((scores["probability"] >= 0.2).sum())
+        save(load(workspace), "scores", "churn", at, scores)
+    found = look(now, scores)
+    assert alerts[-1] > 4 * alerts[0]
     assert dict(found.held) == {}
+    assert (step == 7) == any("customers have truly changed" in note for note in found.notes)
 
 
 def test_alerts_that_come_at_once_without_a_change_in_use_hold(usage, look, workspace):
