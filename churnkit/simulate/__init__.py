@@ -13,12 +13,14 @@ raw folder.
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from churnkit.errors import DataError
 from churnkit.simulate import (
     causes,
     contacted,
@@ -35,8 +37,10 @@ from churnkit.simulate import (
 )
 from churnkit.simulate.contacted import Contacts
 from churnkit.simulate.truth import auc, read_truth
+from churnkit.simulate.work import Habits, Work, work
 
-__all__ = ["Book", "auc", "best_auc", "read_truth", "simulate"]
+__all__ = ["Book", "Habits", "Work", "auc", "best_auc", "read_book", "read_truth", "simulate", "work"]
+_KEPT, _DIALS = "book.json", ("difficulty", "accounts", "months", "seed")
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,25 @@ def simulate(folder: str | Path, *, accounts: int = 2000, months: int = 24, seed
     beside = folder.parent / "truth"
     truth.write(beside, here, states, lives)
     until = here.clock.end.astype(dt.datetime).replace(tzinfo=dt.UTC)
-    return Book(folder, MappingProxyType(rows), beside, until, difficulty, accounts, months, seed)
+    book = Book(folder, MappingProxyType(rows), beside, until, difficulty, accounts, months, seed)
+    dials = {name: getattr(book, name) for name in _DIALS}
+    (beside / _KEPT).write_text(json.dumps({**dials, "end": f"{until:%Y-%m-%d}", "rows": rows}, indent=1) + "\n")
+    return book
+
+
+def read_book(folder: str | Path) -> Book:
+    """The book that was simulated into that folder of raw tables.
+
+    Raises:
+        DataError: If there is none.
+    """
+    folder = Path(folder)
+    file = folder.parent / "truth" / _KEPT
+    if not file.is_file():
+        raise DataError(f"'{folder}' holds no simulated book: {file} is missing. Make one: churnkit simulate.")
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    until = dt.datetime.fromisoformat(kept["end"]).replace(tzinfo=dt.UTC)
+    return Book(folder, MappingProxyType(kept["rows"]), file.parent, until, **{name: kept[name] for name in _DIALS})
 
 
 def _tables(here: world.World, states: causes.States,

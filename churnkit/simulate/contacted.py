@@ -36,7 +36,7 @@ class Made:
     channel: Array
     reached: Array
     asset: Array
-    """The asset's id that a visit was about; empty where it was all of them."""
+    """The ids of the assets that a visit was about, joined by `;`; empty where it was all of them."""
     number: Array
 
     def take(self, which: Array) -> Made:
@@ -113,7 +113,8 @@ def visits(world: World, made: Made, drawn: Machines) -> Array | None:
     days = np.zeros((world.clock.days + HORIZON, len(drawn.ids)), dtype=bool)
     day = ((seen.at - world.clock.start) // DAY + 1).astype(int)
     contact, asset = np.nonzero(seen.account[:, None] == drawn.account[None, :])
-    meant = (seen.asset[contact] == "") | (seen.asset[contact] == drawn.ids[asset])
+    named = zip(seen.asset[contact], drawn.ids[asset], strict=True)
+    meant = np.array([not wanted or one in wanted.split(";") for wanted, one in named], dtype=bool)
     days[day[contact[meant]], asset[meant]] = True
     return days
 
@@ -138,8 +139,8 @@ def _known(values: Any, places: dict[str, int], name: str) -> Array:
 
 
 def _times(values: Any) -> Array:
-    found = pa.array(list(values))
-    if not pa.types.is_timestamp(found.type) or (len(found) and found.type.tz is None) or found.null_count:
+    found = pa.array(list(values)) if len(values) else pa.array([], pa.timestamp("us", tz="UTC"))
+    if not pa.types.is_timestamp(found.type) or found.type.tz is None or found.null_count:
         raise DataError("contacts: 'contacted_at' must be times with a zone, and none may be missing. Make them with "
                         "pandas.to_datetime(..., utc=True).")
     whole = found.cast(pa.timestamp("s", tz="UTC"), safe=False).cast(pa.int64()).to_numpy(zero_copy_only=False)

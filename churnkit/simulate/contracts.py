@@ -141,14 +141,9 @@ def _leaving(world: World, states: States, ends: Months, push: Array | float) ->
     return np.where(ever, ends.at[every, which], NAT), np.where(ever, ends.decided[every, which], NAT)
 
 
-def buying_pull(states: States) -> tuple[Array, Array]:
-    """What pulls on the log hazard of expanding: per cause, and per account."""
-    return states.growth, states.base_growth
-
-
 def _buying(world: World, states: States, push: Array | float) -> tuple[Array, Array]:
     dice, weeks = world.dice("buying"), world.clock.all_weeks
-    hazard = np.exp(states.log_hazard(*buying_pull(states)) + push)
+    hazard = np.exp(states.log_hazard(states.growth, states.base_growth) + push)
     wants = dice.random(hazard.shape) < 1 - np.exp(-world.dials.growing * hazard)
     kind = dice.choice(np.array([1, 2, 3], dtype=np.int8), hazard.shape, p=[0.65, 0.17, 0.18])
     more = 1 + 0.12 + 0.3 * dice.random(hazard.shape)
@@ -199,7 +194,8 @@ def subscriptions(world: World, deal: Contracts) -> Frame:
         seats=np.concatenate([steps.seats, np.zeros(len(added.at))]).astype(float),
         mrr=np.concatenate([steps.mrr, added.mrr]), currency=words(["EUR"], np.zeros(len(account), int)),
         billing_months=world.term[account], renews_at=_renews(world, deal, account, at),
-        auto_renew=world.own("auto_renew", np.random.Generator.random)[account] < 0.7, recorded_at=np.maximum(recorded, at),
+        auto_renew=world.own("auto_renew", np.random.Generator.random)[account] < 0.7,
+        recorded_at=np.maximum(recorded, at),
     )
     return keep(table)
 

@@ -1,4 +1,4 @@
-"""Where outreach turns the course of things: what comes of everybody with each contact and without it, on the same dice.
+"""Where outreach turns the course of things: what comes of everybody with each contact and without it, on one throw.
 
 Contacts are added one round after the other: every account's first, its second, and so on. Where a round changes what
 comes of an account, its rows are the old ones up to that moment and drawn for it alone from there on. So what comes
@@ -24,8 +24,7 @@ FAR = np.datetime64("9999-01-01", "s")
 
 @dataclass(frozen=True)
 class Turn:
-    """One account's other course: from `since` until the next one takes over, it goes as in these contracts and assets.
-    """
+    """One account's other course: from `since` to `until` it goes as in these contracts and assets."""
 
     account: int
     number: int
@@ -66,16 +65,16 @@ def live(world: World, states: States, ends: Months, made: Made | None = None) -
     first = deal = contracts.live(world, states, ends)
     untouched = equipment = machines(world, first)
     push, turns, repairs = NO_PUSH, list[Turn](), list[Turn]()
-    for number in range(made.rounds if made else 0):
+    if made is None:
+        return Lives(first, untouched, deal, equipment)
+    for number in range(made.rounds):
         now, so_far = made.take(made.number == number), made.take(made.number <= number)
         pushed = contacted.push(world, states, now, push)
-        before, worked = (deal, equipment), deal
+        before = (deal, equipment)
         if pushed is not push:
             push, deal = pushed, contracts.live(world, states, ends, pushed)
-        left = _first(before[0].left, deal.left)
-        if (now.target == 2).any() or (left < FAR).any():
-            worked = deal
-            equipment = machines(world, first, worked, contacted.visits(world, so_far, untouched))
+        if (now.target == 2).any() or (_first(before[0].left, deal.left) < FAR).any():
+            equipment = machines(world, first, deal, contacted.visits(world, so_far, untouched))
         turns = _turn(turns, number + 1, _parted(before[0], deal), (deal, equipment))
         repairs = _turn(repairs, number + 1, _repaired(world, before[1], equipment), (deal, equipment))
     return Lives(first, untouched, deal, equipment, push, tuple(turns), tuple(repairs))
@@ -94,7 +93,7 @@ def courses(world: World, states: States, turns: Sequence[Turn]) -> list[Course]
 def _first(before: Array, after: Array) -> Array:
     """The earlier of two times where they differ, FAR elsewhere."""
     same = (before == after) | (np.isnat(before) & np.isnat(after))
-    return np.where(same, FAR, np.fmin(before, after))
+    return np.asarray(np.where(same, FAR, np.fmin(before, after)))
 
 
 def _parted(before: Contracts, after: Contracts) -> Array:
@@ -102,7 +101,7 @@ def _parted(before: Contracts, after: Contracts) -> Array:
     if before is after:
         return np.full(len(before.left), FAR)
     bought = np.where(before.bought != after.bought, after.bought_at, FAR).min(axis=0)
-    return np.minimum(_first(before.left, after.left), bought)
+    return np.asarray(np.minimum(_first(before.left, after.left), bought))
 
 
 def _repaired(world: World, before: Machines, after: Machines) -> Array:

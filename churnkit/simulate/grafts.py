@@ -127,7 +127,8 @@ def _closed(world: World, table: Frame, lives: Lives) -> Frame:
     stage = table["stage"].cast(pa.string()).to_numpy(zero_copy_only=False).astype(object)
     stage[rows] = np.where(over, np.where(won, "won", "lost"), "talking")
     is_won = table["won"].to_numpy(zero_copy_only=False).astype(object)
-    is_won[rows] = np.where(over, won.astype(object), None)
+    is_won[rows] = won
+    is_won[rows[~over]] = None
     table = put_times(table, "closed_at", closed)
     table = table.set_column(table.column_names.index("stage"), "stage", pa.array(stage, pa.string()))
     return table.set_column(table.column_names.index("won"), "won", pa.array(list(is_won), pa.bool_()))

@@ -60,7 +60,8 @@ def accounts(world: World) -> Frame:
 
 def created_at(world: World) -> Array:
     """When an account first stood in the books: up to two weeks before its first contract."""
-    return np.asarray(world.joined - seconds(world.own("created", lambda dice, size: dice.integers(600, 14 * 86400, size))))
+    ahead = world.own("created", lambda dice, size: dice.integers(600, 14 * 86400, size))
+    return np.asarray(world.joined - seconds(ahead))
 
 
 def owner_ids(world: World) -> Array:

@@ -172,9 +172,9 @@ def messages(world: World, asked: Asked, served: Served) -> Frame:
     there = at < end
     at, text, author, ticket = at[there], text[there], author[there], ticket[there]
     return keep(frame(
-        "ticket_messages", ticket_id=ids(labels(f"{world.mark}T", size), ticket), account_id=ids(world.ids, asked.account[ticket]),
-        occurred_at=at, author=words(("customer", "agent", "bot"), author), text=words(every, text),
-        recorded_at=slow(at, end, dice),
+        "ticket_messages", ticket_id=ids(labels(f"{world.mark}T", size), ticket),
+        account_id=ids(world.ids, asked.account[ticket]), occurred_at=at,
+        author=words(("customer", "agent", "bot"), author), text=words(every, text), recorded_at=slow(at, end, dice),
     ))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -127,8 +128,7 @@ def _accounts(world: World, states: States, lives: Lives) -> pa.Table:
         effect, sale = contact_effect(world, states, where, now), sale_effect(states, where, now)
         called = seen[0] - left_over[0] + stronger(left_over[0], effect * spoken)
         talked = seen[1] - left_over[1] + stronger(left_over[1], sale * spoken)
-        stays, stays_called = (np.exp(-_leave(world, deal, (where, cutoff), one, new[0])).mean(axis=0)
-                               for one in (seen[0], called))
+        stays, stays_called = _leave(world, deal, (where, cutoff), (seen[0], called), new[0])
         buys, buys_talked = (_grow(world, deal, (where, week), one, new[1]) for one in (seen[1], talked))
         woken = np.where(world.sleeping[where], stays_called, stays)  # a sales talk is a call too
         left = ((deal.left >= first) & (deal.left < last))[where]
@@ -165,17 +165,25 @@ def _left_over(push: Array | float, week: int, where: Array) -> Array | float:
     return np.asarray(push[week, where] * fading(np.arange(AHEAD + 1))[:, None])
 
 
-def _leave(world: World, deal: Contracts, asked: tuple[Array, np.datetime64], seen: Array, new: Array) -> Array:
-    """Cumulated hazard of the last day lying in the window, given that it does not lie before it.
+def _leave(world: World, deal: Contracts, asked: tuple[Array, np.datetime64], seen: Sequence[Array],
+           new: Array) -> list[Array]:
+    """Chance that the last day does not lie in the window, given that it does not lie before it; one for each `seen`.
 
-    Shape (SURPRISES, accounts asked): one for each path of shocks yet to come.
+    Averaged over the paths of shocks yet to come.
     """
     accounts, cutoff = asked
     at, decided = deal.months.at[accounts], deal.months.decided[accounts]
     account, month = np.nonzero((at >= cutoff + LEAD * DAY) & (at < cutoff + (LEAD + SPAN) * DAY) & (decided > cutoff))
     lag = np.clip((decided[account, month] - cutoff) // (7 * DAY), 0, AHEAD).astype(int)
-    weight = world.dials.leaving * deal.months.weight[accounts[account], month] * np.exp(seen[lag, account])
-    return np.stack([np.bincount(account, weight * np.exp(path[lag]), minlength=len(accounts)) for path in new.T])
+    weight = world.dials.leaving * deal.months.weight[accounts[account], month]
+    paths, (some, starts) = np.exp(new[lag]), np.unique(account, return_index=True)
+    stays = []
+    for one in seen:
+        hazard = np.zeros((len(accounts), new.shape[1]))
+        if len(some):
+            hazard[some] = np.add.reduceat((weight * np.exp(one[lag, account]))[:, None] * paths, starts, axis=0)
+        stays.append(np.exp(-hazard).mean(axis=1))
+    return stays
 
 
 def _grow(world: World, deal: Contracts, asked: tuple[Array, int], seen: Array, new: Array) -> Array:
