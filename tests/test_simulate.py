@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from simulated import read
 
 from churnkit.errors import DataError, SettingsError
 from churnkit.schemas import RAW_TABLES
@@ -13,19 +14,6 @@ from churnkit.simulate.truth import TELLS, read_causes
 
 _FUTURE = {"ended_at", "renews_at", "due_at", "until"}
 """Times that an export may rightly name before they come."""
-
-
-def read(folder, name):
-    """A raw table as pandas, ids as text and times as UTC."""
-    if (folder / f"{name}.parquet").exists():
-        return pd.read_parquet(folder / f"{name}.parquet")
-    columns = RAW_TABLES[name].by_name
-    table = pd.read_csv(folder / f"{name}.csv", dtype={key: str for key, one in columns.items()
-                                                       if one.kind in ("id", "text", "category")})
-    for key in table:
-        if columns[key].kind == "time":
-            table[key] = pd.to_datetime(table[key], utc=True)
-    return table
 
 
 @pytest.fixture(scope="module")

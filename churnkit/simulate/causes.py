@@ -7,7 +7,7 @@ Because both are linear, what the state at a cutoff says of any later week has a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,17 +27,25 @@ class Cause:
     growth: float = 0.0
     contact: float = 0.0
     """Change of the log churn hazard that outreach brings while the cause is at work; below zero helps."""
+    sale: float = 0.0
+    """Change of the log hazard of expanding that a sales talk brings then; above zero helps."""
 
 
 CAUSES = (
-    Cause("champion_left", 0.22, fades=20, lags=3, churn=2.0, use=-1.0, growth=-0.5, contact=-0.7),
+    Cause("champion_left", 0.22, fades=20, lags=3, churn=2.0, use=-1.0, growth=-0.5, contact=-0.7, sale=-0.2),
     Cause("price_rise", 0.2, fades=18, lags=1.5, churn=1.6, use=-0.15, growth=-0.2, contact=-0.2),
-    Cause("bug_burst", 0.35, fades=9, lags=3, churn=1.7, use=-0.35, growth=-0.3, contact=-0.5),
-    Cause("slow_support", 0.22, fades=12, lags=3, churn=1.4, use=-0.2, growth=-0.2, contact=-0.6),
-    Cause("payment_trouble", 0.17, fades=12, lags=3, churn=1.8, use=-0.15, growth=-0.6, contact=0.1),
-    Cause("never_adopted", 0.0, fades=60, lags=0.5, churn=1.8, use=-1.4, growth=-1.0, contact=-0.4),
-    Cause("growth", 0.4, fades=20, lags=2, churn=-0.8, use=0.7, growth=2.9),
+    Cause("bug_burst", 0.35, fades=9, lags=3, churn=1.7, use=-0.35, growth=-0.3, contact=-0.5, sale=-0.3),
+    Cause("slow_support", 0.22, fades=12, lags=3, churn=1.4, use=-0.2, growth=-0.2, contact=-0.6, sale=-0.3),
+    Cause("payment_trouble", 0.17, fades=12, lags=3, churn=1.8, use=-0.15, growth=-0.6, contact=0.1, sale=-0.3),
+    Cause("never_adopted", 0.0, fades=60, lags=0.5, churn=1.8, use=-1.4, growth=-1.0, contact=-0.4, sale=-0.2),
+    Cause("growth", 0.4, fades=20, lags=2, churn=-0.8, use=0.7, growth=2.9, sale=0.5),
 )
+FELT = 1.5
+"""How much of a cause a contact can take up at most; a cause's usual peak is 1."""
+HARM = 0.5
+"""Change of a sleeping dog's log churn hazard by any contact, whatever is at work."""
+FADES = 8
+"""Weeks in which half of a contact's effect is gone."""
 SURPRISES = 64
 """Paths of shocks yet to come over which the truth averages."""
 INDEX = {cause.name: number for number, cause in enumerate(CAUSES)}
@@ -67,6 +75,11 @@ class States:
     def effect(self, name: str) -> Array:
         """The effect of one cause, shape (weeks, accounts); its peak after a shock of usual size is 1."""
         return self.x[:, INDEX[name]]
+
+    def some(self, accounts: Array) -> States:
+        """These accounts alone."""
+        cut = {name: getattr(self, name)[:, :, accounts] for name in ("y", "x", "shocks")}
+        return replace(self, **cut, base_churn=self.base_churn[accounts], base_growth=self.base_growth[accounts])
 
     def log_hazard(self, pull: Array, base: Array) -> Array:
         """Log hazard by week and account, up to a constant."""
@@ -132,16 +145,31 @@ def _run(world: World, shocks: Array) -> States:
     return States(y, x, shocks, ry, rx, gain, churn, growth, base_churn, base_growth)
 
 
-def contact_effect(world: World, states: States, week: int) -> Array:
-    """True change of each account's log churn hazard if a person contacts it at the beginning of `week`.
+def contact_effect(world: World, states: States, accounts: Array, week: Array) -> Array:
+    """True change of an account's log churn hazard if a person speaks with it in that week; one value a pair.
 
-    Causes that a person can mend pull it below zero; content accounts that nobody hears from are sleeping dogs, whom
-    a call reminds that they could leave.
+    Causes that a person can mend pull it below zero; a sleeping dog is woken whatever is at work.
     """
-    pull = np.array([cause.contact for cause in CAUSES])
-    helped = np.einsum("ca,c->a", np.minimum(states.x[week - 1], 1.5), pull)
-    quiet = (states.x[week - 1].sum(axis=0) < 0.3) & (world.temper > -0.3) & (world.appetite < 0)
-    return np.asarray(helped - 0.05 + np.where(quiet, 0.4, 0.0))
+    helped = _by_cause(states, accounts, week, [cause.contact for cause in CAUSES]) - 0.05
+    return np.where(world.sleeping[accounts], HARM, helped)
+
+
+def sale_effect(states: States, accounts: Array, week: Array) -> Array:
+    """The same of the log hazard of expanding, by a sales talk: it moves those who grow, and tires the troubled."""
+    return _by_cause(states, accounts, week, [cause.sale for cause in CAUSES]) + 0.08
+
+
+def _by_cause(states: States, accounts: Array, week: Array, pull: list[float]) -> Array:
+    return np.asarray(np.minimum(states.x[week - 1, :, accounts], FELT) @ np.array(pull))
+
+
+def fading(weeks: Array) -> Array:
+    """What is left of a contact's effect, so many weeks after its first one; nothing before it.
+
+    >>> fading(np.array([-1, 0, 8])).tolist()
+    [0.0, 1.0, 0.5]
+    """
+    return np.where(weeks < 0, 0.0, 0.5 ** (np.maximum(weeks, 0) / FADES))
 
 
 def active(states: States, week: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,6 +48,17 @@ class Months:
 
 
 @dataclass(frozen=True)
+class Push:
+    """What outreach adds to log hazards, by week and account; 0 without any."""
+
+    churn: Array | float = 0.0
+    growth: Array | float = 0.0
+
+
+NO_PUSH = Push()
+
+
+@dataclass(frozen=True)
 class Contracts:
     """What became of every account's contract."""
 
@@ -64,6 +75,13 @@ class Contracts:
     """Seats by week, same shape, at the week's end."""
     prices: Array
     """Price level from each month's beginning on, shape (accounts, months); 1 at first."""
+
+    def some(self, accounts: Array) -> Contracts:
+        """These accounts alone."""
+        ends = Months(**{name: values[accounts] for name, values in vars(self.months).items()})
+        cut = {name: getattr(self, name)[accounts] for name in ("left", "notice", "prices")}
+        weekly = {name: getattr(self, name)[:, accounts] for name in ("bought", "bought_at", "seats")}
+        return replace(self, months=ends, **cut, **weekly)
 
     def ends(self, end: np.datetime64) -> Array:
         """When each account's rows stop: its last day, or the book's end."""
@@ -96,11 +114,11 @@ def price_weeks(world: World, ends: Months) -> Array:
     return marks
 
 
-def live(world: World, states: States, ends: Months) -> Contracts:
-    """Draws who leaves, and who buys more and what."""
+def live(world: World, states: States, ends: Months, push: Push = NO_PUSH) -> Contracts:
+    """Draws who leaves, and who buys more and what; the same dice fall whatever `push` outreach gives."""
     clock = world.clock
-    left, notice = _leaving(world, states, ends)
-    bought, seats = _buying(world, states)
+    left, notice = _leaving(world, states, ends, push.churn)
+    bought, seats = _buying(world, states, push.growth)
     gone = clock.week(np.where(np.isnat(left), clock.end + 400 * DAY, left))
     bought[np.arange(clock.all_weeks)[:, None] >= gone[None, :]] = 0
     monday = clock.start + (np.arange(clock.all_weeks)[:, None] - WARM) * 7 * DAY
@@ -111,9 +129,9 @@ def live(world: World, states: States, ends: Months) -> Contracts:
     return Contracts(ends, left, notice, bought, bought_at, seats, np.cumprod(rise, axis=1))
 
 
-def _leaving(world: World, states: States, ends: Months) -> tuple[Array, Array]:
+def _leaving(world: World, states: States, ends: Months, push: Array | float) -> tuple[Array, Array]:
     clock = world.clock
-    hazard = np.exp(states.log_hazard(states.churn, states.base_churn))
+    hazard = np.exp(states.log_hazard(states.churn, states.base_churn) + push)
     felt = hazard[clock.week(ends.decided), np.arange(world.size)[:, None]]
     chance = 1 - np.exp(-world.dials.leaving * ends.weight * felt)
     open_ = (ends.decided >= clock.start) & (ends.at < clock.end + 7 * AHEAD * DAY)
@@ -123,14 +141,9 @@ def _leaving(world: World, states: States, ends: Months) -> tuple[Array, Array]:
     return np.where(ever, ends.at[every, which], NAT), np.where(ever, ends.decided[every, which], NAT)
 
 
-def buying_pull(states: States) -> tuple[Array, Array]:
-    """What pulls on the log hazard of expanding: per cause, and per account."""
-    return states.growth, states.base_growth
-
-
-def _buying(world: World, states: States) -> tuple[Array, Array]:
+def _buying(world: World, states: States, push: Array | float) -> tuple[Array, Array]:
     dice, weeks = world.dice("buying"), world.clock.all_weeks
-    hazard = np.exp(states.log_hazard(*buying_pull(states)))
+    hazard = np.exp(states.log_hazard(states.growth, states.base_growth) + push)
     wants = dice.random(hazard.shape) < 1 - np.exp(-world.dials.growing * hazard)
     kind = dice.choice(np.array([1, 2, 3], dtype=np.int8), hazard.shape, p=[0.65, 0.17, 0.18])
     more = 1 + 0.12 + 0.3 * dice.random(hazard.shape)
@@ -181,7 +194,8 @@ def subscriptions(world: World, deal: Contracts) -> Frame:
         seats=np.concatenate([steps.seats, np.zeros(len(added.at))]).astype(float),
         mrr=np.concatenate([steps.mrr, added.mrr]), currency=words(["EUR"], np.zeros(len(account), int)),
         billing_months=world.term[account], renews_at=_renews(world, deal, account, at),
-        auto_renew=world.dice("auto_renew").random(world.size)[account] < 0.7, recorded_at=np.maximum(recorded, at),
+        auto_renew=world.own("auto_renew", np.random.Generator.random)[account] < 0.7,
+        recorded_at=np.maximum(recorded, at),
     )
     return keep(table)
 
@@ -214,7 +228,7 @@ def _state(world: World, deal: Contracts, rows: Array, at: Array) -> tuple[Array
     plan, seats = plans[week, rows], deal.seats[week, rows]
     month = (deal.months.at[rows] <= at[:, None]).sum(axis=1)
     level = np.where(month > 0, deal.prices[rows, np.maximum(month - 1, 0)], 1)
-    discount = 1 - 0.25 * world.dice("discount").random(world.size)[rows]
+    discount = 1 - 0.25 * world.own("discount", np.random.Generator.random)[rows]
     return plan, seats, np.round(seats * PRICES[plan] * level * discount, 2)
 
 
@@ -276,7 +290,7 @@ def invoices(world: World, states: States, deal: Contracts) -> Frame:
         amount=np.round(mrr * every[account], 2), currency=words(["EUR"], np.zeros(len(issued), int)),
         failed_attempts=failed, recorded_at=recorded,
     )
-    return keep(table, number="invoice_id", prefix="I")
+    return keep(table, number="invoice_id", prefix=f"{world.mark}I")
 
 
 def seats_by_week(world: World, deal: Contracts) -> Array:

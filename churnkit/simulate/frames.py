@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -66,6 +66,40 @@ def keep(table: Frame, *, number: str = "", prefix: str = "", by: str = "") -> F
     order = np.argsort(table[own].cast(pa.int64()).to_numpy(), kind="stable")
     table = table.take(pa.array(order))
     return table.add_column(0, number, pa.array(labels(prefix, len(table)), pa.string())) if number else table
+
+
+def times(column: pa.ChunkedArray) -> Array:
+    """A column of times as numpy's, to the second; NaT where there is none."""
+    whole = column.cast(pa.timestamp("s", tz="UTC")).cast(pa.int64()).fill_null(np.iinfo(np.int64).min)
+    return np.array(whole.to_numpy(zero_copy_only=False)).astype("datetime64[s]")
+
+
+def put_times(table: Frame, name: str, values: Array) -> Frame:
+    """The table with other times in a column."""
+    return table.set_column(table.column_names.index(name), name, _time(pa.array(values)))
+
+
+def joined(tables: Sequence[Frame]) -> Frame:
+    """Tables of one kind, one after the other."""
+    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+
+
+def graft(base: Frame, key: str, known: Array, since: Array, grown: Sequence[Frame], own: str) -> Frame:
+    """The rows whose time `own` lies before the `since` of their `key` (one of `known`), and those that grew there."""
+    place = pc.index_in(base[key].cast(pa.string()), value_set=pa.array(known, pa.string()))
+    stays = times(base[own]) < since[place.to_numpy(zero_copy_only=False)] if len(base) else np.ones(0, dtype=bool)
+    if stays.all() and not any(map(len, grown)):
+        return base
+    return keep(joined([base.filter(pa.array(stays)), *grown]), by=own)
+
+
+def mended(table: Frame, key: str, newer: Frame, columns: Iterable[str]) -> Frame:
+    """The table with those columns as `newer` has them, in rows that are in both."""
+    there = pc.index_in(table[key], value_set=newer[key])
+    for name in columns:
+        column = pc.if_else(there.is_valid(), newer[name].take(there), table[name])
+        table = table.set_column(table.column_names.index(name), name, column)
+    return table
 
 
 def write(folder: Path, name: str, table: Frame) -> int:

@@ -23,6 +23,8 @@ SUDDEN = 0.12
 """Failures out of nowhere, per asset and year."""
 HORIZON = 7
 _WARM_DAYS = 60
+MENDS = 0.7
+"""Chance that a visit finds the worn component and mends it."""
 SERVICE = 150
 """Days between planned services, about."""
 
@@ -45,9 +47,21 @@ class Machines:
     risk: Array
     """True chance to fail within HORIZON days, seen from the day's beginning."""
 
+    def alone(self, which: Array) -> Machines:
+        """One account's assets, as those of the only account there is."""
+        cut = {name: values[..., which] for name, values in vars(self).items()}
+        return Machines(**{**cut, "account": np.zeros(len(which), dtype=int)})
 
-def machines(world: World, deal: Contracts) -> Machines:
-    """Draws assets for two accounts in five, and lives through their days."""
+
+def machines(world: World, deal: Contracts, after: Contracts | None = None, visits: Array | None = None) -> Machines:
+    """Draws assets for two accounts in five, and lives through their days.
+
+    Args:
+        world: The setting.
+        deal: The contracts as they would have gone without outreach: assets are installed while those run.
+        after: The contracts as they went, if that is another way: assets are retired when those end.
+        visits: The days on which outreach sends a technician to an asset; (days of the book + HORIZON, assets).
+    """
     dice, clock = world.dice("machines"), world.clock
     count = np.where(dice.random(world.size) < 0.4, 1 + dice.binomial(5, 0.3, world.size), 0)
     account = np.repeat(np.arange(world.size), count)
@@ -58,15 +72,19 @@ def machines(world: World, deal: Contracts) -> Machines:
     installed = opens + days(dice.random(size) ** 2 * room)
     old = dice.random(size) < 0.05
     retired = np.where(old, installed + days(dice.random(size) * ((stop - installed) / DAY)), NAT)
-    gone = np.where(deal.left[account] < clock.end, deal.left[account], NAT)
-    retired = np.where(np.isnat(retired) | (retired <= installed), gone, retired)
-    wear, component, failed, serviced, risk = _live(world, dice, size)
+    left = (after or deal).left[account]
+    gone = np.where(left < clock.end, left, NAT)
+    retired = np.where(np.isnat(retired) | (retired <= installed), gone, np.fmin(retired, gone))
+    if after is not None:  # who leaves sooner has no more of them
+        installed = np.where(np.isnat(gone) | (installed < gone), installed, clock.end)
+    wear, component, failed, serviced, risk = _live(world, dice, size, visits)
     return Machines(labels("M", size), account, dice.integers(0, len(MODELS), size), installed, retired,
                     wear, component, failed, serviced, risk)
 
 
-def _live(world: World, dice: np.random.Generator, size: int) -> tuple[Array, ...]:
+def _live(world: World, dice: np.random.Generator, size: int, visits: Array | None) -> tuple[Array, ...]:
     lived = world.clock.days + HORIZON
+    skill = None if visits is None else world.dice("visits").random((lived, size)) < MENDS
     wear, rate = np.zeros(size), np.zeros(size)
     part = dice.integers(0, len(COMPONENTS), size)
     due = dice.integers(0, SERVICE, size)
@@ -81,13 +99,27 @@ def _live(world: World, dice: np.random.Generator, size: int) -> tuple[Array, ..
         fails = dice.random(size) < _daily(wear)
         service = (day >= due) & ~fails
         mended = fails | (service & (dice.random(size) < 0.45))
+        if visits is not None and skill is not None and day >= 0:
+            visited = visits[day] & ~fails
+            service, mended = service | visited, mended | (visited & skill[day])
         if day >= 0:
             worn[day], parts[day], failed[day], serviced[day] = wear, part, fails, service
-            ahead = wear + np.arange(HORIZON)[:, None] * rate
-            risk[day] = 1 - np.exp(np.log1p(-_daily(ahead)).sum(axis=0))
+            risk[day] = _risk(wear, rate)
         due = np.where(service, day + SERVICE + dice.integers(-20, 21, size), due)
         wear, rate = np.where(mended, 0, np.minimum(wear + rate, 1.5)), np.where(mended, 0, rate)
     return worn, parts, failed, serviced, risk
+
+
+def _risk(wear: Array, rate: Array) -> Array:
+    """Chance of failing within HORIZON days at that wear and rate of it."""
+    ahead = wear + np.arange(HORIZON)[:, None] * rate
+    return np.asarray(1 - np.exp(np.log1p(-_daily(ahead)).sum(axis=0)))
+
+
+def visited_risk(risk: Array) -> Array:
+    """True chance of failing within HORIZON days if a technician comes at once."""
+    sound = _risk(np.zeros(1), np.zeros(1))
+    return np.asarray(MENDS * sound + (1 - MENDS) * risk)
 
 
 def _daily(wear: Array) -> Array:
@@ -113,8 +145,11 @@ def alive(world: World, drawn: Machines) -> Array:
     return np.asarray((dates[:, None] >= drawn.installed) & (dates[:, None] + DAY <= stop))
 
 
-def telemetry(world: World, drawn: Machines) -> Iterator[Frame]:
-    """Daily means per sensor, in parts of PART assets: wear shows in vibration, then heat, and seals lose pressure."""
+def telemetry(world: World, drawn: Machines, at_home: Array | None = None) -> Iterator[Frame]:
+    """Daily means per sensor, in parts of PART assets: wear shows in vibration, then heat, and seals lose pressure.
+
+    `at_home` is each sensor's own level, (3, assets), where another course of things drew it.
+    """
     clock = world.clock
     dates = clock.start + np.arange(clock.days) * DAY
     level, spread = np.array([4.0, 61.0, 6.2]), np.array([0.35, 1.8, 0.15])
@@ -126,7 +161,8 @@ def telemetry(world: World, drawn: Machines) -> Iterator[Frame]:
         wear = np.minimum(drawn.wear[:clock.days, rows], 1.2) * world.dials.wear
         size = wear.shape[1]
         which = drawn.component[:clock.days, rows]
-        own = level[:, None] * (1 + 0.08 * dice.standard_normal((3, size)))
+        own = dice.standard_normal((3, size)) if at_home is None else at_home
+        own = level[:, None] * (1 + 0.08 * own)
         pulls = (1.6 * wear * np.where(which == 0, 1.3, 0.7), 7 * wear + 2.0 * year,
                  -0.7 * wear * np.where(which == 0, 0.5, 1.2))
         day, asset = np.nonzero(there[:, rows] & (dice.random(wear.shape, dtype=np.float32) > 0.01))

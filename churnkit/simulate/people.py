@@ -60,7 +60,8 @@ def accounts(world: World) -> Frame:
 
 def created_at(world: World) -> Array:
     """When an account first stood in the books: up to two weeks before its first contract."""
-    return np.asarray(world.joined - seconds(world.dice("created").integers(600, 14 * 86400, world.size)))
+    ahead = world.own("created", lambda dice, size: dice.integers(600, 14 * 86400, size))
+    return np.asarray(world.joined - seconds(ahead))
 
 
 def owner_ids(world: World) -> Array:
@@ -117,11 +118,11 @@ def contacts(world: World, states: States, deal: Contracts) -> Frame:
         "contacts", account_id=ids(world.ids, rows),
         role=words(_ROLES, np.concatenate([roles[account, place], np.zeros(came.sum(), int)])),
         left_at=np.concatenate([left, next_left[came]]), do_not_contact=dice.random(len(rows)) < 0.02,
-        crm_id=pa.array([f"P{number + 700_000}" for number in range(len(rows))]),
+        crm_id=pa.array([f"{world.mark}P{number + 700_000}" for number in range(len(rows))]),
         name=pa.array([f"{_FIRST[a]} {_LAST[b]}" for a, b in dice.integers(0, 16, (len(rows), 2)).tolist()]),
         recorded_at=np.minimum(np.concatenate([recorded, arrives[came]]), clock.end),
     )
-    return keep(table, number="contact_id", prefix="P", by="recorded_at")
+    return keep(table, number="contact_id", prefix=f"{world.mark}P", by="recorded_at")
 
 
 def touches(world: World, states: States, deal: Contracts) -> Frame:
@@ -180,9 +181,9 @@ def opportunities(world: World, states: States, deal: Contracts) -> Frame:
     closed = np.where(lost, np.maximum(deal.notice[account], opened), term_end)
     rate = observed(0.004 + 0.05 * states.effect("growth"), clock.weeks)
     grows, at, week = scatter(world, deal, dice.poisson(rate), "sales_talks")
-    next_buy = _next_buy(world, deal, grows, at)
-    won = next_buy < at + 90 * DAY
-    done = np.where(won, next_buy, at + days(dice.integers(30, 90, len(at))))
+    buys = next_buy(world, deal, grows, at)
+    won = buys < at + 90 * DAY
+    done = np.where(won, buys, at + days(dice.integers(30, 90, len(at))))
     account, opened = np.concatenate([account, grows]), np.concatenate([opened, at])
     closed, won = np.concatenate([closed, done]), np.concatenate([~lost, won])
     over = (closed < clock.end) & (closed >= opened)
@@ -197,7 +198,7 @@ def opportunities(world: World, states: States, deal: Contracts) -> Frame:
     ))
 
 
-def _next_buy(world: World, deal: Contracts, account: Array, at: Array) -> Array:
+def next_buy(world: World, deal: Contracts, account: Array, at: Array) -> Array:
     """The account's next expansion after a time; far off where there is none."""
     far = world.clock.end + 9999 * DAY
     bought = np.where(deal.bought > 0, deal.bought_at, far)

@@ -53,7 +53,8 @@ def tickets(world: World, states: States, deal: Contracts) -> Asked:
     dice = world.dice("tickets")
     bugs, slow_, price = (states.driver(name) for name in ("bug_burst", "slow_support", "price_rise"))
     lost, broke = states.driver("never_adopted"), states.driver("payment_trouble")
-    base = 0.06 * world.seats**0.4 * np.exp(0.3 * dice.standard_normal(world.size))
+    dice.standard_normal(world.size)  # each account's own, which other courses of things share
+    base = 0.06 * world.seats**0.4 * np.exp(0.3 * world.own("tickets", np.random.Generator.standard_normal))
     rate = base * (1 + 4.5 * bugs + 0.6 * slow_ + 0.8 * price + 0.4 * lost + 0.5 * broke)
     counts = dice.poisson(observed(rate, world.clock.weeks))
     account, opened, week = scatter(world, deal, counts, "tickets_at")
@@ -112,7 +113,7 @@ def support_tickets(world: World, asked: Asked, served: Served) -> Frame:
     channel = np.where(served.bot, dice.integers(1, 3, size), dice.choice(4, size, p=[0.5, 0.2, 0.15, 0.15]))
     urgency = 1 + (asked.mood == _ANGRY) + (asked.mood <= _WORRIED) - (dice.random(size) < 0.3)
     moves = dice.poisson(0.25 + 0.5 * slowness + 0.4 * ~np.isnat(served.escalated))
-    made = labels("T", size)
+    made = labels(f"{world.mark}T", size)
 
     def seen(at: Array) -> Array:
         return np.where(at < end, at, NAT)
@@ -171,9 +172,9 @@ def messages(world: World, asked: Asked, served: Served) -> Frame:
     there = at < end
     at, text, author, ticket = at[there], text[there], author[there], ticket[there]
     return keep(frame(
-        "ticket_messages", ticket_id=ids(labels("T", size), ticket), account_id=ids(world.ids, asked.account[ticket]),
-        occurred_at=at, author=words(("customer", "agent", "bot"), author), text=words(every, text),
-        recorded_at=slow(at, end, dice),
+        "ticket_messages", ticket_id=ids(labels(f"{world.mark}T", size), ticket),
+        account_id=ids(world.ids, asked.account[ticket]), occurred_at=at,
+        author=words(("customer", "agent", "bot"), author), text=words(every, text), recorded_at=slow(at, end, dice),
     ))
 
 

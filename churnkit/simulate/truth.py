@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -12,10 +13,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from churnkit.errors import DataError, did_you_mean
-from churnkit.simulate.causes import CAUSES, States, active, contact_effect
+from churnkit.simulate.causes import CAUSES, States, active, contact_effect, fading, sale_effect
+from churnkit.simulate.contacted import stronger
 from churnkit.simulate.contracts import REST, Contracts
+from churnkit.simulate.courses import Lives
 from churnkit.simulate.frames import ids
-from churnkit.simulate.machines import HORIZON, Machines, alive
+from churnkit.simulate.machines import HORIZON, Machines, alive, visited_risk
 from churnkit.simulate.world import AHEAD, DAY, WARM, Array, World
 
 Target = Literal["churn", "expansion", "maintenance"]
@@ -93,59 +96,94 @@ def auc(probability: Array, outcome: Array) -> float:
     return float((ranks[outcome == 1].sum() - ones * (ones + 1) / 2) / (ones * (len(outcome) - ones)))
 
 
-def write(folder: Path, world: World, states: States, deal: Contracts, drawn: Machines) -> None:
-    """Writes accounts, assets and causes as parquet into `folder`."""
+def write(folder: Path, world: World, states: States, lives: Lives) -> None:
+    """Writes accounts, assets and causes as parquet into `folder`.
+
+    What would be true if a person spoke with the account (of its trouble, or to sell) at the cutoff stands beside what
+    is true without that; the uplift is the gain in the probability of the good outcome.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(_accounts(world, states, deal), folder / "accounts.parquet", compression="zstd")
-    pq.write_table(_assets(world, drawn), folder / "assets.parquet", compression="zstd")
+    pq.write_table(_accounts(world, states, lives), folder / "accounts.parquet", compression="zstd")
+    pq.write_table(_assets(world, lives.equipment), folder / "assets.parquet", compression="zstd")
     pq.write_table(_causes(world, states), folder / "causes.parquet", compression="zstd")
 
 
-def _accounts(world: World, states: States, deal: Contracts) -> pa.Table:
+def _accounts(world: World, states: States, lives: Lives) -> pa.Table:
     """Every account and cutoff, 28 days apart, at which a prediction would be made."""
-    clock = world.clock
+    clock, deal, pushes = world.clock, lives.deal, (lives.push.churn, lives.push.growth)
     dice = world.dice("truth")
     pulls = ((states.churn, states.base_churn), (states.growth, states.base_growth))
     came = [states.log_hazard(*pull) for pull in pulls]
     parts = []
     for cutoff in clock.cutoffs(ACCOUNT_STEP):
         week = int((cutoff - clock.start) // (7 * DAY)) + WARM
-        there = (world.joined < cutoff) & ~(deal.left <= cutoff) & ~(deal.notice <= cutoff)
-        where = np.nonzero(there)[0]
-        seen = [states.foreseen(week, *pull)[:, where] for pull in pulls]
-        new = [states.surprises(week, one[:, where], other, dice) for one, other in zip(came, seen, strict=True)]
+        where, others = _there(world, deal, cutoff), _there(world, lives.first, cutoff)
+        seen = [states.foreseen(week, *pull) for pull in pulls]
+        new = [states.surprises(week, one[:, others], other[:, others], dice)
+               for one, other in zip(came, seen, strict=True)]
+        left_over = [_left_over(one, week, where) for one in pushes]
+        seen = [one[:, where] + other for one, other in zip(seen, left_over, strict=True)]
         first, last = cutoff + LEAD * DAY, cutoff + (LEAD + SPAN) * DAY
-        effect = contact_effect(world, states, week)[where]
-        hazard = _leave(world, deal, (where, cutoff), seen[0], new[0])
-        stays = np.exp(-hazard)
+        now, spoken = np.full(len(where), week), fading(np.arange(AHEAD + 1) - 1)[:, None]
+        effect, sale = contact_effect(world, states, where, now), sale_effect(states, where, now)
+        called = seen[0] - left_over[0] + stronger(left_over[0], effect * spoken)
+        talked = seen[1] - left_over[1] + stronger(left_over[1], sale * spoken)
+        stays, stays_called = _leave(world, deal, (where, cutoff), (seen[0], called), new[0])
+        buys, buys_talked = (_grow(world, deal, (where, week), one, new[1]) for one in (seen[1], talked))
+        woken = np.where(world.sleeping[where], stays_called, stays)  # a sales talk is a call too
         left = ((deal.left >= first) & (deal.left < last))[where]
         in_lead = (deal.left < first)[where]
-        buys = ((deal.bought > 0) & (deal.bought_at >= first) & (deal.bought_at < last))[:, where].any(axis=0)
+        bought = ((deal.bought > 0) & (deal.bought_at >= first) & (deal.bought_at < last))[:, where].any(axis=0)
         parts.append(pa.table({
             "account_id": ids(world.ids, where),
             "cutoff": pa.array(np.full(len(where), cutoff)).cast(pa.timestamp("us")).cast(pa.timestamp("us", tz="UTC")),
-            "churn_probability": 1 - stays.mean(axis=0),
+            "churn_probability": 1 - stays,
             "churned": pa.array(left, mask=in_lead),
-            "churn_probability_if_contacted": 1 - np.exp(-hazard * np.exp(effect)).mean(axis=0),
+            "churn_probability_if_contacted": 1 - stays_called,
+            "churn_uplift": stays_called - stays,
             "contact_effect": effect,
-            "expansion_probability": _grow(world, deal, (where, week), seen[1], new[1]) * stays.mean(axis=0),
-            "expanded": pa.array(buys & ~left, mask=in_lead),
+            "sleeping": world.sleeping[where],
+            "expansion_probability": buys * stays,
+            "expanded": pa.array(bought & ~left, mask=in_lead),
+            "expansion_probability_if_contacted": buys_talked * woken,
+            "expansion_uplift": buys_talked * woken - buys * stays,
+            "sale_effect": sale,
             "causes": pa.array(np.array(active(states, week), dtype=object)[where]),
         }))
     return pa.concat_tables([part.set_column(0, "account_id", part["account_id"].cast(pa.string())) for part in parts])
 
 
-def _leave(world: World, deal: Contracts, asked: tuple[Array, np.datetime64], seen: Array, new: Array) -> Array:
-    """Cumulated hazard of the last day lying in the window, given that it does not lie before it.
+def _there(world: World, deal: Contracts, cutoff: np.datetime64) -> Array:
+    """The accounts of which a prediction would be made: customers who have not given notice."""
+    return np.nonzero((world.joined < cutoff) & ~(deal.left <= cutoff) & ~(deal.notice <= cutoff))[0]
 
-    Shape (SURPRISES, accounts asked): one for each path of shocks yet to come.
+
+def _left_over(push: Array | float, week: int, where: Array) -> Array | float:
+    """What the effects of contacts before that week will still add in it and the AHEAD next ones."""
+    if isinstance(push, float):
+        return push
+    return np.asarray(push[week, where] * fading(np.arange(AHEAD + 1))[:, None])
+
+
+def _leave(world: World, deal: Contracts, asked: tuple[Array, np.datetime64], seen: Sequence[Array],
+           new: Array) -> list[Array]:
+    """Chance that the last day does not lie in the window, given that it does not lie before it; one for each `seen`.
+
+    Averaged over the paths of shocks yet to come.
     """
     accounts, cutoff = asked
     at, decided = deal.months.at[accounts], deal.months.decided[accounts]
     account, month = np.nonzero((at >= cutoff + LEAD * DAY) & (at < cutoff + (LEAD + SPAN) * DAY) & (decided > cutoff))
     lag = np.clip((decided[account, month] - cutoff) // (7 * DAY), 0, AHEAD).astype(int)
-    weight = world.dials.leaving * deal.months.weight[accounts[account], month] * np.exp(seen[lag, account])
-    return np.stack([np.bincount(account, weight * np.exp(path[lag]), minlength=len(accounts)) for path in new.T])
+    weight = world.dials.leaving * deal.months.weight[accounts[account], month]
+    paths, (some, starts) = np.exp(new[lag]), np.unique(account, return_index=True)
+    stays = []
+    for one in seen:
+        hazard = np.zeros((len(accounts), new.shape[1]))
+        if len(some):
+            hazard[some] = np.add.reduceat((weight * np.exp(one[lag, account]))[:, None] * paths, starts, axis=0)
+        stays.append(np.exp(-hazard).mean(axis=1))
+    return stays
 
 
 def _grow(world: World, deal: Contracts, asked: tuple[Array, int], seen: Array, new: Array) -> Array:
@@ -175,6 +213,7 @@ def _assets(world: World, drawn: Machines) -> pa.Table:
             "asset_id": pa.array(drawn.ids[where]), "account_id": pa.array(world.ids[drawn.account[where]]),
             "cutoff": pa.array(np.full(len(where), cutoff)).cast(pa.timestamp("us")).cast(pa.timestamp("us", tz="UTC")),
             "failure_probability": drawn.risk[day, where].astype(float), "failed": pa.array(failed, mask=retires),
+            "failure_probability_if_visited": visited_risk(drawn.risk[day, where].astype(float)),
             "worn": drawn.wear[day, where] > 0.2,
         }))
     return pa.concat_tables(parts)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import pyarrow as pa
 
 from churnkit.simulate.causes import CAUSES, States, observed
 from churnkit.simulate.contracts import Contracts, seats_by_week
-from churnkit.simulate.frames import Frame, frame, ids, words
+from churnkit.simulate.courses import FAR, Course
+from churnkit.simulate.frames import Frame, frame, graft, ids, times, words
 from churnkit.simulate.world import DAY, Array, World
 
 PART = 1000
@@ -20,14 +22,30 @@ _SPECIAL = 5
 """From this event on, rates follow causes of their own."""
 
 
-def usage_events(world: World, states: States, deal: Contracts) -> Iterator[Frame]:
-    """The table in parts of PART accounts, each in the order of time."""
+def usage_events(world: World, states: States, deal: Contracts, ways: Sequence[Course] = ()) -> Iterator[Frame]:
+    """The table in parts of PART accounts, each in the order of time; `ways` are where outreach turned accounts to."""
     share, special = _share(world, states), _special(world, states)
     seats = seats_by_week(world, deal)
     stop = deal.ends(world.clock.end)
     for part, first in enumerate(range(0, world.size, PART)):
         rows = slice(first, min(first + PART, world.size))
-        yield _part(world, rows, part, (share[rows], seats[rows], special[:, rows], stop[rows]))
+        made, taste = _part(world, rows, part, (share[rows], seats[rows], special[:, rows], stop[rows]))
+        mine = [way for way in ways if rows.start <= way.turn.account < rows.stop]
+        yield _turned(made, world, mine, (share, special, taste, first)) if mine else made
+
+
+def _turned(made: Frame, world: World, ways: Sequence[Course], habits: tuple[Array, Array, Array, int]) -> Frame:
+    """A part with the rows of accounts that outreach turned; their habits stay theirs."""
+    share, special, taste, first = habits
+    since, grown = np.full(world.size, FAR), []
+    for way in ways:
+        one, turn = slice(way.turn.account, way.turn.account + 1), way.turn
+        since[turn.account] = min(since[turn.account], turn.since)
+        hidden = (share[one], seats_by_week(way.world, way.deal), special[:, one], way.deal.ends(world.clock.end))
+        table, _ = _part(way.world, slice(0, 1), 0, hidden, taste[:, [turn.account - first]])
+        at = times(table["occurred_at"])
+        grown.append(table.filter(pa.array((at >= turn.since) & (at < turn.until))))
+    return graft(made, "account_id", world.ids, since, grown, "occurred_at")
 
 
 def season(days: Array) -> Array:
@@ -64,7 +82,9 @@ def _special(world: World, states: States) -> Array:
     return np.stack([observed(one, weeks) for one in (1 + 4 * growth, 1 + 10 * bugs, 1 + 3 * lost + 2 * bugs)])
 
 
-def _part(world: World, rows: slice, part: int, hidden: tuple[Array, Array, Array, Array]) -> Frame:
+def _part(world: World, rows: slice, part: int, hidden: tuple[Array, Array, Array, Array],
+          taste: Array | None = None) -> tuple[Frame, Array]:
+    """The rows of some accounts, and their taste for each event, which is drawn if it is not given."""
     share, seats, special, stop = hidden
     dice, clock = world.dice("usage", part), world.clock
     days = clock.start + np.arange(clock.days) * DAY
@@ -75,15 +95,22 @@ def _part(world: World, rows: slice, part: int, hidden: tuple[Array, Array, Arra
     alive = (days >= world.joined[rows, None]) & (days + DAY <= stop[:, None])
     chance = np.where(alive, share[:, week] * plain, 0.0)
     users = dice.binomial(seats[:, week], chance)
-    shape = (len(EVENTS), len(share))
-    taste = np.where(dice.random(shape) < 0.2, 0.0, np.exp(0.35 * dice.standard_normal(shape)))
-    taste[[0, *range(_SPECIAL, len(EVENTS))]] = 1.0
-    taste[4] *= dice.random(len(share)) < 0.35  # few use the programming interface
+    if taste is None:
+        taste = _taste(dice, len(share))
     rate = users.T[:, :, None] * (_RATE[:, None] * taste).T
     rate[:, :, _SPECIAL:] *= special.transpose(2, 1, 0)[week]
     counts = dice.poisson(rate)
     day, account, event = np.nonzero(counts)
-    return _rows(world, rows.start + account, day, event, (counts[day, account, event], users[account, day]), dice)
+    sums = (counts[day, account, event], users[account, day])
+    return _rows(world, rows.start + account, day, event, sums, dice), taste
+
+
+def _taste(dice: np.random.Generator, size: int) -> Array:
+    shape = (len(EVENTS), size)
+    taste = np.where(dice.random(shape) < 0.2, 0.0, np.exp(0.35 * dice.standard_normal(shape)))
+    taste[[0, *range(_SPECIAL, len(EVENTS))]] = 1.0
+    taste[4] *= dice.random(size) < 0.35  # few use the programming interface
+    return np.asarray(taste)
 
 
 def _rows(world: World, account: Array, day: Array, event: Array, sums: tuple[Array, Array],

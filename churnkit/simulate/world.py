@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import zlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ WARM = 40
 """Weeks of hidden history before the first row, so that causes are under way when the book opens."""
 AHEAD = 16
 """Weeks simulated past the end: the outcomes of the last cutoffs, known to the truth alone."""
+_TRAITS = ("ids", "segment", "industry", "country", "owner", "joined", "term", "plan", "seats", "temper", "appetite")
 DAY = np.timedelta64(86400, "s")
 NAT = np.datetime64("NaT", "s")
 
@@ -110,6 +112,12 @@ class World:
     """Standing satisfaction, about normal: high is content. It shows in ratings and moods, and lowers the hazard."""
     appetite: Array
     """Standing wish to grow, about normal. It shows in the share of seats in use."""
+    stream: tuple[int, ...] = ()
+    """Which other course of things this is; the world itself has none. Each throws dice of its own."""
+    place: Array | None = None
+    """Where these accounts stand in the whole world, if they are some of it."""
+    whole: int = 0
+    """How many accounts the whole world has, if these are some of it."""
 
     @property
     def size(self) -> int:
@@ -123,7 +131,33 @@ class World:
 
     def dice(self, topic: str, part: int = 0) -> np.random.Generator:
         """Random numbers for one topic alone, so that a new table never changes another."""
-        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(zlib.crc32(topic.encode()), part)))
+        key = (zlib.crc32(topic.encode()), part, *self.stream)
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+
+    def own(self, topic: str, draw: Callable[[np.random.Generator, int], Array]) -> Array:
+        """What every account has for good, the first that the topic's dice give: the same on any course of things."""
+        dice = replace(self, stream=()).dice(topic) if self.stream else self.dice(topic)
+        drawn = draw(dice, self.whole or self.size)
+        return drawn if self.place is None else drawn[self.place]
+
+    @property
+    def mark(self) -> str:
+        """What ids of rows begin with that another course of things brings, so that they are nobody else's."""
+        return f"{self.ids[0]}.{self.stream[-1]}-" if self.stream else ""
+
+    @property
+    def sleeping(self) -> Array:
+        """Sleeping dogs, whom any call reminds that they could leave: mostly small, content ones who want no more.
+
+        It cannot be seen. What goes with it can: few seats and so few tickets, few touches, good ratings.
+        """
+        calm = (self.segment == 0) & (self.temper > -0.2) & (self.appetite < 0.4)
+        return np.asarray(self.own("sleeping", np.random.Generator.random) < np.where(calm, 0.45, 0.02))
+
+    def some(self, place: Array, stream: tuple[int, ...]) -> World:
+        """These accounts alone, on a course of things of their own."""
+        traits = {name: getattr(self, name)[place] for name in _TRAITS}
+        return replace(self, **traits, stream=stream, place=place, whole=self.size)
 
 
 def build(accounts: int, months: int, seed: int, end: str | dt.date, difficulty: str) -> World:
