@@ -76,9 +76,9 @@ class Trial:
 class Verdict:
     """What a ranking by uplift is worth on rows that its model did not see, by cross-fitting over groups.
 
-    `qini` is that of the chosen learner, `low` and `high` its 95% interval, `bound` the one-sided 99% lower bound, which
-    allows for the choice among learners. `effect` is the average one and `top` the one on the 30% with the highest
-    uplift, each with 95% bounds. `by_learner` has the Qini of all.
+    `qini` is that of the chosen learner, `low` and `high` its 95% interval, `bound` the one-sided 99% lower bound,
+    which allows for the choice among learners. `effect` is the average one and `top` the one on the 30% with the
+    highest uplift, each with 95% bounds. `by_learner` has the Qini of all.
     """
 
     learner: str
@@ -111,8 +111,8 @@ class Verdict:
         mean, top = (f"{100 * one:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})" for one, (low, high) in (
             (self.effect, self.effect_bounds), (self.top, self.top_bounds)))
         return (f"{'skill proven' if self.skill else 'no skill'}: {self.why} Learner: {self.learner}. On average a "
-                f"contact adds {mean} points; among the {TOP:.0%} with the highest uplift {top}. {self.treated} treated "
-                f"and {self.control} control rows.")
+                f"contact adds {mean} points; among the {TOP:.0%} with the highest uplift {top}. {self.treated} "
+                f"treated and {self.control} control rows.")
 
 
 @dataclass(frozen=True, eq=False)
