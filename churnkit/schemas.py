@@ -279,10 +279,11 @@ SCORES = ("entity_id", "account_id", "cutoff", "target", "probability", "percent
 """One row per scored entity: `entity_id` is an account's or an asset's id; `band` is low, medium or high."""
 
 REASONS = ("entity_id", "cutoff", "target", "rank", "feature", "value", "compared_with", "contribution", "points",
-           "direction", "phrase", "mutable", "changed")
+           "direction", "phrase", "mutable", "changed", "group")
 """Up to `top` rows per scored entity. `contribution` is the family's in log-odds, `points` the same in percentage
 points (all families' add up to probability - base), `feature` what says it best, `direction` raises or lowers, `phrase`
-is plain words with the value and what it is compared with, `changed` what is new since the run before, in words."""
+is plain words with the value and what it is compared with, `changed` what is new since the run before, in words,
+`group` the feature group that it belongs to (usage, support, billing, ...), blank where it has none."""
 
 CURVES = ("entity_id", "account_id", "cutoff", "target", "horizon_days", "probability", "median_days")
 """One row per scored entity and horizon: `probability` of the event within `horizon_days` of the end of the lead,

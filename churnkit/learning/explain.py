@@ -52,6 +52,7 @@ class About:
     clear: float
     mutable: bool
     compare: str | None
+    group: str
     phrase: Callable[[Any, Any], str]
 
 
@@ -95,6 +96,7 @@ def reasons(
         "direction": np.where(given > 0, "raises", "lowers"),
         "phrase": [one.phrase(mine, other) for one, mine, other in zip(picked, value, partner, strict=True)],
         "mutable": [one.mutable for one in picked], "changed": "",
+        "group": [one.group for one in picked],
     })
     return found[list(REASONS)]
 
@@ -180,10 +182,10 @@ def about_features(names: tuple[str, ...], catalog: Catalog | None) -> list[Abou
     for name in names:
         one, clear = known.get(name), clearness(known.get(name), name in compared)
         if one is None:
-            about.append(About(name, family(name), clear, False, None, _plain(name)))
+            about.append(About(name, family(name), clear, False, None, "", _plain(name)))
         else:
             about.append(About(name, family(name, one), clear, one.mutable, one.compare,
-                               _told(one, catalog.currency)))
+                               one.group, _told(one, catalog.currency)))
     return about
 
 
