@@ -15,9 +15,7 @@ import sqlalchemy as sa
 
 from churnkit.errors import OutreachError
 
-SCHEMA_VERSION = 1
-MIGRATIONS: dict[int, Callable[[sa.Connection], None]] = {}
-"""version = what brings a database of that version to the next."""
+SCHEMA_VERSION = 2
 FIRST = "0" * 64
 """What stands for the hash before the first audit row."""
 
@@ -36,6 +34,8 @@ tasks = sa.Table(
     _text("due"), sa.Column("ghost", sa.Boolean, nullable=False), _text("run"), _text("created_at", null=False),
     _text("updated_at", null=False), _text("closed_at"), _text("closed_by"), _text("content", null=False),
     _text("content_hash", null=False), _text("sent_hash"), _text("remote_id"), _text("remote_version"),
+    sa.Column("approval", sa.Text, nullable=False, server_default="none"), _text("snoozed_until"),
+    _text("snooze_reason"), _text("seen"),
     sa.Index("tasks_status", "status"), sa.Index("tasks_account", "account_id"), sa.Index("tasks_run", "run"))
 outbox = sa.Table(
     "outbox", meta, sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
@@ -58,15 +58,46 @@ suppressions = sa.Table(
 leases = sa.Table("leases", meta, _text("name", null=False, key=True), _text("holder", null=False),
                   _text("until", null=False))
 notes = sa.Table("notes", meta, _text("name", null=False, key=True), _text("value"))
+arms = sa.Table(
+    "arms", meta, _text("top", null=False, key=True), _text("arm", null=False), _text("stratum", null=False),
+    sa.Column("propensity", sa.Double), sa.Column("share", sa.Double), _text("salt"), _text("drawn_at", null=False),
+    _text("exposed_at"))
 
-_FROZEN = {
-    "sqlite": (
-        "CREATE TRIGGER IF NOT EXISTS audit_no_{0} BEFORE {0} ON audit BEGIN SELECT RAISE(ABORT, 'append-only'); END",),
-    "postgresql": (
-        """CREATE OR REPLACE FUNCTION audit_frozen() RETURNS trigger LANGUAGE plpgsql AS
-        $$ BEGIN RAISE EXCEPTION 'append-only'; END $$""",
-        "CREATE OR REPLACE TRIGGER audit_no_{0} BEFORE {0} ON audit FOR EACH ROW EXECUTE FUNCTION audit_frozen()"),
-}
+_FUNCTION = ("CREATE OR REPLACE FUNCTION {table}_frozen() RETURNS trigger LANGUAGE plpgsql AS "
+             "$$ BEGIN RAISE EXCEPTION '{words}'; END $$")
+_TRIGGER = {
+    "sqlite": "CREATE TRIGGER IF NOT EXISTS {table}_no_{verb} BEFORE {verb} ON {table} {when} "
+              "BEGIN SELECT RAISE(ABORT, '{words}'); END",
+    "postgresql": "CREATE OR REPLACE TRIGGER {table}_no_{verb} BEFORE {verb} ON {table} FOR EACH ROW {when} "
+                  "EXECUTE FUNCTION {table}_frozen()"}
+_FROZEN = {"audit": ("append-only", ""), "arms": ("an exposed arm is final", "WHEN (OLD.exposed_at IS NOT NULL)")}
+"""table = what is said to whoever changes or deletes a row, and which rows are meant."""
+
+
+def _freeze(connection: sa.Connection, table: str) -> None:
+    """Lets the database itself refuse what must not be changed."""
+    words, when = _FROZEN[table]
+    dialect = connection.dialect.name
+    if dialect == "postgresql":
+        connection.exec_driver_sql(_FUNCTION.format(table=table, words=words))
+    for verb in ("UPDATE", "DELETE") if dialect in _TRIGGER else ():
+        connection.exec_driver_sql(_TRIGGER[dialect].format(table=table, verb=verb, when=when, words=words))
+
+
+def _to_2(connection: sa.Connection) -> None:
+    """Approval, snoozing, what the CRM said last, and the arms of the control group."""
+    for column in (tasks.c.approval, tasks.c.snoozed_until, tasks.c.snooze_reason, tasks.c.seen):
+        made = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
+        connection.exec_driver_sql(f"ALTER TABLE tasks ADD COLUMN {made}")
+    for word in ("pending", "approved"):  # as the content was written, its names in order
+        held = tasks.c.content.like(f'%"approval": "{word}", "asset_ids":%')
+        connection.execute(tasks.update().where(held).values(approval=word))
+    arms.create(connection)
+    _freeze(connection, "arms")
+
+
+MIGRATIONS: dict[int, Callable[[sa.Connection], None]] = {1: _to_2}
+"""version = what brings a database of that version to the next."""
 
 
 def connect(url: str) -> sa.Engine:
@@ -221,9 +252,8 @@ def _lay(connection: sa.Connection) -> None:
                                 "Run: churnkit upgrade")
         return
     meta.create_all(connection)
-    for statement in _FROZEN.get(connection.dialect.name, ()):
-        for verb in ("UPDATE", "DELETE") if "{0}" in statement else ("",):
-            connection.exec_driver_sql(statement.format(verb))
+    for table in _FROZEN:
+        _freeze(connection, table)
     connection.execute(schema_version.insert().values(version=SCHEMA_VERSION))
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
 
 from churnkit.errors import OutreachError
-from churnkit.outreach.ledger import outbox, outcomes, record, suppressions, tasks
+from churnkit.outreach.ledger import audit, outbox, outcomes, record, suppressions, tasks
 from churnkit.outreach.task import CLOSED, DISPOSITIONS, Task
 
 CHUNK = 500
@@ -115,49 +115,75 @@ def queue(connection: sa.Connection, key: str, action: str, content_hash: str, w
 
 
 def insert(connection: sa.Connection, new: Sequence[Task], when: str, run: str | None) -> None:
-    """Keeps new tasks, and queues those that are no ghosts."""
+    """Keeps new tasks, and queues those that are no ghosts and wait for nobody's approval."""
     rows = [{"key": task.key, "account_id": task.account_id, "play": task.play, "target": task.target,
              "status": task.status, "disposition": task.disposition, "owner": task.owner, "due": task.due.isoformat(),
-             "ghost": task.ghost, "run": run, "created_at": when, "updated_at": when,
+             "ghost": task.ghost, "run": run, "created_at": when, "updated_at": when, "approval": task.approval,
+             "snoozed_until": task.snoozed_until,
              "content": json.dumps(task.to_dict(), sort_keys=True), "content_hash": task.content_hash()}
             for task in new]
     queued = [{"key": task.key, "action": "create", "state": "pending", "attempts": 0,
                "content_hash": task.content_hash(), "created_at": when, "updated_at": when}
-              for task in new if not task.ghost]
+              for task in new if not task.ghost and task.approval != "pending"]
     if rows:
         connection.execute(tasks.insert(), rows)
     if queued:
         connection.execute(outbox.insert(), queued)
 
 
-def change(connection: sa.Connection, changed: Sequence[Task], when: str) -> None:
-    """Takes over new content, and queues it."""
+def change(connection: sa.Connection, changed: Sequence[Task], when: str, waiting: Collection[str] = ()) -> None:
+    """Takes over new content, and queues it, but for tasks that still wait for approval."""
     for task in changed:
         connection.execute(tasks.update().where(tasks.c.key == task.key).values(
             content=json.dumps(task.to_dict(), sort_keys=True), content_hash=task.content_hash(), updated_at=when))
-        if not task.ghost:
+        if not task.ghost and task.key not in waiting:
             queue(connection, task.key, "update", task.content_hash(), when)
 
 
-def shut(connection: sa.Connection, keys: Sequence[str], when: str, why: str, actor: str) -> list[str]:
-    """Closes the untouched ones among these tasks; returns their keys."""
-    shut: list[str] = []
-    for chunk in chunks(keys):
-        rows = connection.execute(sa.select(tasks).where(tasks.c.key.in_(chunk), tasks.c.status == "open")).all()
-        for row in rows:
-            dismiss(connection, row.key, when, why)
-            sent = row.remote_id is not None or connection.scalar(sa.select(sa.func.count()).where(
-                outbox.c.key == row.key, outbox.c.state.in_(("in_flight", "ambiguous", "confirmed"))))
-            if sent:
-                queue(connection, row.key, "close", row.content_hash, when)
-            else:
-                connection.execute(outbox.update().where(outbox.c.key == row.key, outbox.c.state == "pending").values(
-                    state="dead", why=why, updated_at=when))
-            shut.append(row.key)
+def shut(connection: sa.Connection, closings: Mapping[str, str], when: str,
+         actor: str) -> tuple[list[str], list[str]]:
+    """Closes the untouched ones among these tasks (key: why); returns their keys, and those of the begun ones left.
+
+    That a begun one was left is noted in the audit, once.
+    """
+    gone: list[str] = []
+    left: list[str] = []
+    for chunk in chunks(sorted(closings)):
+        columns = (tasks.c.key, tasks.c.status, tasks.c.content_hash, tasks.c.remote_id)
+        found = connection.execute(sa.select(*columns).where(tasks.c.key.in_(chunk), tasks.c.status.not_in(CLOSED)))
+        rows = {row.key: row for row in found.all()}
+        open_, begun = ([key for key, row in rows.items() if (row.status == "open") == wanted]
+                        for wanted in (True, False))
+        for key in open_:
+            dismiss(connection, key, when, closings[key])
+            withdraw(connection, rows[key], when, closings[key])
         record(connection, when, actor, "close", [
-            {"key": row.key, "before": {"status": row.status}, "after": {"status": "dismissed", "note": why}}
-            for row in rows])
-    return shut
+            {"key": key, "before": {"status": "open"}, "after": {"status": "dismissed", "note": closings[key]}}
+            for key in open_])
+        news = [key for key in begun if not _noted(connection, key, closings[key])]
+        record(connection, when, actor, "left", [
+            {"key": key, "before": {"status": rows[key].status}, "after": {
+                "status": rows[key].status, "why": closings[key]}} for key in news])
+        gone += open_
+        left += begun
+    return gone, left
+
+
+def withdraw(connection: sa.Connection, row: Any, when: str, why: str) -> None:
+    """Takes a closed task out of the queue, or, where it may have been sent, has it closed in the CRM."""
+    sent = row.remote_id is not None or connection.scalar(sa.select(sa.func.count()).where(
+        outbox.c.key == row.key, outbox.c.state.in_(("in_flight", "ambiguous", "confirmed"))))
+    if sent:
+        queue(connection, row.key, "close", row.content_hash, when)
+    else:
+        connection.execute(outbox.update().where(outbox.c.key == row.key, outbox.c.state == "pending").values(
+            state="dead", why=why, updated_at=when))
+
+
+def _noted(connection: sa.Connection, key: str, why: str) -> bool:
+    """Whether the audit says already that this task was left for this reason."""
+    said = connection.scalars(sa.select(audit.c.after).where(audit.c.key == key, audit.c.what == "left"))
+    return any(json.loads(after)["why"] == why for after in said)
 
 
 def suppress(connection: sa.Connection, account_id: str, reason: str, starts_at: str, until: str | None) -> None:
@@ -173,7 +199,8 @@ def as_task(row: Any) -> Task:
     """The task as it stands: churnkit's content, and what people changed."""
     task = Task.from_dict(json.loads(row.content))
     return replace(task, status=row.status, disposition=row.disposition, owner=row.owner or task.owner,
-                   due=dt.date.fromisoformat(row.due) if row.due else task.due)
+                   due=dt.date.fromisoformat(row.due) if row.due else task.due, approval=row.approval,
+                   snoozed_until=row.snoozed_until)
 
 
 def chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from churnkit.errors import OutreachError
+from churnkit.outreach import arms as draws
 from churnkit.outreach import ledger, moves
 from churnkit.outreach.ledger import audit, digest, outcomes, record, stamp, tasks, writing
 from churnkit.outreach.task import CLOSED, Task
@@ -25,6 +26,16 @@ class Put:
     changed: int = 0
     unchanged: int = 0
     closed: int = 0
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What `carry_out` did: with the tasks, the keys that it closed, those left as begun, and how many arms changed."""
+
+    put: Put
+    shut: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    arms: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,21 +94,48 @@ class Outbox:
         when = _when(at, given.values())
         with writing(self.engine) as connection:
             _refuse_going_back(connection, when)
-            columns = sa.select(tasks.c.key, tasks.c.status, tasks.c.content_hash, tasks.c.content)
-            known = {row.key: row for chunk in moves.chunks(sorted(given))
-                     for row in connection.execute(columns.where(tasks.c.key.in_(chunk)))}
-            new = [task for key, task in given.items() if key not in known]
-            same = [key for key in known if known[key].content_hash == given[key].content_hash()]
-            closed = [key for key in known if known[key].status in CLOSED and key not in same]
-            changed = [given[key] for key in known if key not in same and key not in closed]
-            moves.insert(connection, new, when, run)
-            moves.change(connection, changed, when)
-            record(connection, when, actor, "put", [
-                {"key": task.key, "before": None, "after": {**task.to_dict(), "run": run}} for task in new])
-            record(connection, when, actor, "change", [
-                {"key": task.key, "before": json.loads(known[task.key].content), "after": task.to_dict()}
-                for task in changed])
-        return Put(len(new), len(changed), len(same), len(closed))
+            return _put(connection, given, when, run, actor)
+
+    def carry_out(self, tasks: Iterable[Task], closings: Mapping[str, str], arms: Sequence[Mapping[str, Any]],
+                  at: dt.datetime, run: str | None = None, actor: str = "plan") -> Carried:
+        """Keeps a whole plan in one transaction: arms, tasks and ghosts, closings; the same plan again changes nothing.
+
+        Args:
+            tasks: New and changed tasks and ghosts, as for `put`.
+            closings: Key = why. Only what nobody has begun is closed; that a begun one was left is in the audit.
+            arms: The draw's rows, as for `keep_arms`.
+            at: The plan's moment.
+            run: The run's name, by which `recall` finds its tasks.
+            actor: Who, for the audit.
+
+        Raises:
+            OutreachError: If the outbox holds tasks of a later moment, or an exposed arm would change.
+        """
+        given, when = {task.key: task for task in tasks}, stamp(at)
+        with writing(self.engine) as connection:
+            _refuse_going_back(connection, when)
+            drawn = draws.keep(connection, arms, when, actor)
+            put = _put(connection, given, when, run, actor)
+            gone, left = moves.shut(connection, closings, when, actor)
+        return Carried(put, tuple(gone), tuple(left), drawn)
+
+    def arms(self) -> list[dict[str, Any]]:
+        """The arm of every topmost parent account that was ever drawn, by account."""
+        with self.engine.connect() as connection:
+            return draws.kept(connection)
+
+    def keep_arms(self, rows: Sequence[Mapping[str, Any]], at: dt.datetime) -> int:
+        """Keeps drawn arms; those that are kept alike already change nothing. Returns how many were new or changed.
+
+        Args:
+            rows: top, arm, stratum, propensity, share, salt, and, where known, drawn_at and exposed_at.
+            at: When; also the default of `drawn_at`.
+
+        Raises:
+            OutreachError: If one that is exposed would get another arm: it is final.
+        """
+        with writing(self.engine) as connection:
+            return draws.keep(connection, rows, stamp(at), "draw")
 
     def tasks(self, *, status: Sequence[str] = (), account_id: str | None = None, run: str | None = None,
               ghosts: bool = True) -> list[Task]:
@@ -148,14 +186,14 @@ class Outbox:
         when = stamp(at)
         with writing(self.engine) as connection:
             _refuse_going_back(connection, when)
-            return len(moves.shut(connection, sorted(set(keys)), when, why, actor))
+            return len(moves.shut(connection, dict.fromkeys(keys, why), when, actor)[0])
 
     def recall(self, run: str, at: dt.datetime, actor: str = "recall") -> int:
         """Closes a run's untouched tasks, here and, where they were sent, in the CRM; returns how many."""
         when = stamp(at)
         with writing(self.engine) as connection:
             keys = connection.scalars(sa.select(tasks.c.key).where(tasks.c.run == run)).all()
-            return len(moves.shut(connection, sorted(keys), when, f"run {run} was recalled", actor))
+            return len(moves.shut(connection, dict.fromkeys(keys, f"run {run} was recalled"), when, actor)[0])
 
     def suppress(self, account_id: str, reason: str, at: dt.datetime, until: dt.datetime | None = None) -> None:
         """Leaves an account in peace: nothing that is still in the outbox is sent to it."""
@@ -190,6 +228,24 @@ class Outbox:
                                         "was removed. Restore the outbox from a backup and compare.")
                 previous = row["hash"]
         return count
+
+
+def _put(connection: sa.Connection, given: Mapping[str, Task], when: str, run: str | None, actor: str) -> Put:
+    """`Outbox.put` inside a transaction."""
+    columns = sa.select(tasks.c.key, tasks.c.status, tasks.c.content_hash, tasks.c.content, tasks.c.approval)
+    known = {row.key: row for chunk in moves.chunks(sorted(given))
+             for row in connection.execute(columns.where(tasks.c.key.in_(chunk)))}
+    new = [task for key, task in given.items() if key not in known]
+    same = [key for key in known if known[key].content_hash == given[key].content_hash()]
+    closed = [key for key in known if known[key].status in CLOSED and key not in same]
+    changed = [given[key] for key in known if key not in same and key not in closed]
+    moves.insert(connection, new, when, run)
+    moves.change(connection, changed, when, {key for key in known if known[key].approval == "pending"})
+    record(connection, when, actor, "put", [
+        {"key": task.key, "before": None, "after": {**task.to_dict(), "run": run}} for task in new])
+    record(connection, when, actor, "change", [
+        {"key": task.key, "before": json.loads(known[task.key].content), "after": task.to_dict()} for task in changed])
+    return Put(len(new), len(changed), len(same), len(closed))
 
 
 def _refuse_going_back(connection: sa.Connection, when: str) -> None:

@@ -17,6 +17,11 @@ DISPOSITIONS: dict[str, tuple[str, ...]] = {
     "any": ("no_response", "wrong_contact", "do_not_contact"),
 }
 """What may come of a task, per target; those of 'any' fit every task."""
+THEIRS = frozenset({"status", "disposition", "approval", "snoozed_until"})
+"""Fields that people move, in the CRM or by a command."""
+LOCAL = frozenset({"cause", "passed_on", "rank_by", "data_hash", "policy_hash", "stratum", "propensity", "reopens",
+                   "effect"})
+"""Fields that churnkit keeps for itself: they are in the ledger and never in the CRM."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +58,20 @@ class Task:
     expires_at: dt.date | None = None
     approval: Literal["none", "pending", "approved"] = "none"
     ghost: bool = False
+    cause: str = ""
+    passed_on: bool = False
+    rank_by: str = "probability"
+    data_hash: str | None = None
+    policy_hash: str | None = None
+    stratum: str = ""
+    propensity: float | None = None
+    reopens: str | None = None
+    effect: float | None = None
+    snoozed_until: str | None = None
 
     def content_hash(self) -> str:
         """A hash of all that churnkit owns in the CRM's copy; the same content gives the same hash."""
-        theirs = {"status", "disposition", "approval"}
-        owned = {name: value for name, value in asdict(self).items() if name not in theirs}
+        owned = {name: value for name, value in asdict(self).items() if name not in THEIRS | LOCAL}
         return hashlib.sha256(json.dumps(owned, sort_keys=True, default=str).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:

@@ -157,8 +157,8 @@ def test_a_newer_outbox_is_refused(outbox, url):
 def test_upgrade_keeps_a_backup(outbox, url, monkeypatch, tmp_path):
     """An older outbox asks for `churnkit upgrade`, which migrates it and leaves a copy of a file."""
     outbox.put([task()], at=AT)
-    monkeypatch.setattr(ledger, "SCHEMA_VERSION", 2)
-    monkeypatch.setitem(ledger.MIGRATIONS, 1, lambda connection: connection.exec_driver_sql("CREATE TABLE new (x INT)"))
+    monkeypatch.setattr(ledger, "SCHEMA_VERSION", 3)
+    monkeypatch.setitem(ledger.MIGRATIONS, 2, lambda connection: connection.exec_driver_sql("CREATE TABLE new (x INT)"))
     with pytest.raises(OutreachError, match="churnkit upgrade"):
         Outbox(url)
     backup = ledger.upgrade(url, AT)
