@@ -78,8 +78,9 @@ def told(settings: Settings, target: str, scores: pd.DataFrame, features: pd.Dat
         if one is None:
             return unknown, []
         if at < one.at:
-            return unknown, [f"{target}: the uplift model learnt from outcomes up to {one.at:%Y-%m-%d}, so it knows "
-                             f"what came after {at:%Y-%m-%d} and is not asked."]
+            said = (f"{target}: the uplift model learnt from outcomes up to {one.at:%Y-%m-%d}, so it knows what came "
+                    f"after {at:%Y-%m-%d} and is not asked.")
+            return unknown, [said]
         values = one.model.predict(features.assign(**{SCORE: scores["probability"].to_numpy(dtype=float)}))
     except ModelError as error:
         return unknown, [f"{target}: no uplift is told, so the probability ranks. {error}"]
@@ -88,8 +89,9 @@ def told(settings: Settings, target: str, scores: pd.DataFrame, features: pd.Dat
     if not one.model.skill:
         return found, [f"{target}: the probability ranks, {one.model.verdict.why}"]
     harmed = int((found["uplift"] < 0).sum())
-    return found, [f"{target}: uplift ranks the {int(known.sum())} at {one.least:.0%} and above; a contact is expected "
-                   f"to harm {harmed} of them."]
+    said = (f"{target}: uplift ranks the {int(known.sum())} whose probability is {one.least:.0%} or more; a contact is "
+            f"expected to harm {harmed} of them.")
+    return found, [said]
 
 
 def keep(settings: Settings, target: str, one: Kept) -> Path:

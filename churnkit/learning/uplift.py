@@ -28,6 +28,10 @@ LEAST_ROWS, LEAST_OUTCOMES = 200, 20
 """An arm with fewer rows, or with fewer of either outcome, gives no model."""
 STEEPEST = 2.0
 """Differences in uplift are stretched so far at most: trees that were held back are timid, not mute."""
+TAUGHT_BACK = 2.0
+"""How much larger the variance of a cross-fitted sum is than resamples of its fixed predictions show, where there is
+nothing to find: what fold j teaches about fold k, fold k teaches back about j, so that each of the K (K - 1) terms
+z_j z_k comes twice, and 2 K (K - 1) of their variances is added up, not K (K - 1)."""
 _BOUNDS = 0.025, 0.975
 
 
@@ -261,12 +265,13 @@ def judged(rows: Rows, told: Mapping[str, Floats], seed: int, resamples: int = R
     """Which learner to take, and whether its Qini is above zero by a bootstrap over groups.
 
     The best of several is above zero by luck more often than one. The lower bound therefore takes off what the luckiest
-    learner gained on the resamples (White, A reality check for data snooping, 2000).
+    learner gained on the resamples (White, A reality check for data snooping, 2000). All deviations of the resamples
+    are widened by the root of `TAUGHT_BACK`.
     """
     arms = Arms.of(rows.y, rows.treated, rows.propensity)
     found = np.array([qini(arms, one) for one in told.values()])
     spread = resampled(arms, list(told.values()), rows.codes, resamples, seed)
-    moved = np.nan_to_num(spread.qinis - found)
+    moved = np.nan_to_num(spread.qinis - found) * np.sqrt(TAUGHT_BACK)
     best = _chosen(found, moved)
     name = list(told)[best]
     low, high = found[best] - np.quantile(moved[:, best], _BOUNDS[::-1])
