@@ -11,8 +11,9 @@ import pytest
 from churnkit.errors import ModelError
 from churnkit.learning import metalearners
 from churnkit.learning.metalearners import BLEND, LEARNERS, Rows, folds
+from churnkit.learning.qini import Arms, qini, resampled
 from churnkit.learning.trees import matrix, word_levels
-from churnkit.learning.uplift import Trial, UpliftModel, contacted, judged, rank_by, ranks
+from churnkit.learning.uplift import TAUGHT_BACK, Trial, UpliftModel, contacted, judged, rank_by, ranks
 from churnkit.simulate.responses import UNSEEN, responses
 
 CAPACITY, NEW = 0.2, 20_000
@@ -133,9 +134,9 @@ def test_an_effect_that_is_the_same_for_all_is_no_skill():
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["none", "same"])
 def test_false_discoveries_are_rare(kind):
-    """Where nobody differs, 95% of 60 runs or more claim nothing."""
-    claims = sum(UpliftModel.fit("churn", trial(responses(1500, seed, kind=kind))).skill for seed in range(60))
-    assert claims <= 3
+    """Where nobody differs, 95% of 40 runs or more claim nothing."""
+    claims = sum(UpliftModel.fit("churn", trial(responses(1500, seed, kind=kind))).skill for seed in range(40))
+    assert claims <= 2
 
 
 def test_the_luckiest_of_many_rankings_is_no_discovery():
@@ -145,6 +146,25 @@ def test_the_luckiest_of_many_rankings_is_no_discovery():
         rows, rng = rows_of(responses(1200, seed, kind="same")), np.random.default_rng(seed)
         claims += judged(rows, {name: rng.random(1200) for name in (BLEND, *LEARNERS[:3])}, seed, 300).skill
     assert claims <= 2
+
+
+def test_folds_teach_each_other_back():
+    """Where there is nothing to find, the Qini of cross-fitted uplift varies about twice as much as resamples of its
+    fixed predictions show: here by plain least squares per arm, over 150 worlds.
+    """
+    found, shown = [], []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        x, treated = np.column_stack([np.ones(800), rng.normal(size=(800, 3))]), rng.random(800) < 0.5
+        y = (rng.random(800) < 0.3 + 0.05 * treated).astype(float)
+        fold, told = rng.permutation(800) % 5, np.empty(800)
+        for held in (fold == one for one in range(5)):
+            left, right = (np.linalg.lstsq(x[~held & arm], y[~held & arm])[0] for arm in (treated, ~treated))
+            told[held] = x[held] @ (left - right)
+        arms, told = Arms.of(y, treated), ranks(told, fold)
+        found.append(qini(arms, told))
+        shown.append(resampled(arms, [told], np.arange(800), 50, seed).qinis.var())
+    assert np.var(found) / np.mean(shown) == pytest.approx(TAUGHT_BACK, rel=0.25)
 
 
 def test_the_better_learner_is_taken_only_where_it_is_clear():
