@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from churnkit.errors import FeatureError
 from churnkit.jobs.act import policy_of
+from churnkit.jobs.uplift import told as uplifts
 from churnkit.jobs.workspace import file_of, load_before, log, open_registry, open_store, save, targets
 from churnkit.settings import Settings
 
@@ -117,6 +118,8 @@ def score_all(settings: Settings, tables: Tables, at: dt.datetime, *,
         log.info("scoring %d rows for %s with %s", len(frame), target.name, champion.version)
         gains = champion.gains.predict(frame) if champion.gains and "gains" in champion.proven else None
         scores = stakes(champion.model.predict(frame), frame, tables, gains).assign(skill=champion.skill)
+        scores, said = uplifts(settings, target.name, scores, frame, at)
+        notes += said
         save(settings, "scores", target.name, at, scores)
         told = frame
         if policy is not None:  # a model without proven skill opens no task, whatever it says
