@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from ortools.graph.python.min_cost_flow import SimpleMinCostFlow  # type: ignore[import-untyped]
+from ortools.graph.python.min_cost_flow import SimpleMinCostFlow
 
 from churnkit.errors import OutreachError
 from churnkit.outreach.spans import Ints, Mask, Pairs
