@@ -61,7 +61,7 @@ def keep(settings: Settings, at: dt.datetime, policy: Policy, before: Before, ou
         "files": {name: _digest(path) for name, path in _files(settings, at)}, "models": dict(model_hashes or {}),
         "before": {"arms": _rows(before.arms), "effects": _rows(before.effects), "suppressed": dict(before.suppressed),
                    "stopped": dict(before.stopped)}}
-    text = json.dumps(record, indent=1, sort_keys=True, default=str) + "\n"
+    text = json.dumps(record, indent=1, default=str) + "\n"  # the order of plays counts
     folder = settings.state / "plans"
     folder.mkdir(parents=True, exist_ok=True)
     known = _records(settings, at)
@@ -190,11 +190,11 @@ def _again(settings: Settings, outbox: Outbox, record: Mapping[str, Any], at: dt
     from churnkit.outreach.policy import Policy
 
     kept = record["before"]
+    arms, effects = (None if kept[name] is None else pd.DataFrame(kept[name]) for name in ("arms", "effects"))
     tasks = [one.task() for one in retell(outbox.audit()[:record["audit_rows"]]).values()]
     before = Before(
-        tasks=tuple(sorted(tasks, key=lambda one: (one.account_id, one.key))),
-        **{name: None if kept[name] is None else pd.DataFrame(kept[name]) for name in ("arms", "effects")},
-        **{name: kept[name] for name in ("suppressed", "stopped")})
+        tasks=tuple(sorted(tasks, key=lambda one: (one.account_id, one.key))), arms=arms, effects=effects,
+        suppressed=kept["suppressed"], stopped=kept["stopped"])
     made = plan(load_day(settings, "scores", at), load_day(settings, "reasons", at),
                 known(settings, read(settings, at), at), Policy(**record["policy"]), before, at=at)
     return {task.key: task for task in (*made.tasks, *made.ghosts)}

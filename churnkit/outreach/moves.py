@@ -129,10 +129,13 @@ def closing_words(status: str, disposition: str | None, note: str | None) -> str
     return note or f"{status}: {disposition}" if disposition or note else status
 
 
-def dismiss(connection: sa.Connection, key: str, when: str, why: str) -> None:
-    """Closes a task in churnkit's own name, unless it is closed already."""
-    connection.execute(tasks.update().where(tasks.c.key == key, tasks.c.status.not_in(CLOSED)).values(
-        status="dismissed", note=why, closed_at=when, closed_by="churnkit", updated_at=when))
+def dismiss(connection: sa.Connection, closings: Mapping[str, str], when: str) -> None:
+    """Closes tasks (key: why) in churnkit's own name, unless they are closed already."""
+    if closings:
+        connection.execute(
+            tasks.update().where(tasks.c.key == sa.bindparam("_key"), *(tasks.c.status != one for one in CLOSED)).values(
+                status="dismissed", note=sa.bindparam("_why"), closed_at=when, closed_by="churnkit", updated_at=when),
+            [{"_key": key, "_why": why} for key, why in closings.items()])
 
 
 def suppressed(connection: sa.Connection, when: str) -> dict[str, str]:
@@ -202,9 +205,8 @@ def shut(connection: sa.Connection, closings: Mapping[str, str], when: str,
         open_, begun = ([key for key, row in rows.items() if (row.status == "open") == wanted]
                         for wanted in (True, False))
         with lawful(connection, open_, "churnkit"):
-            for key in open_:
-                dismiss(connection, key, when, closings[key])
-                withdraw(connection, rows[key], when, closings[key])
+            dismiss(connection, {key: closings[key] for key in open_}, when)
+            withdraw(connection, {key: rows[key] for key in open_}, when, closings)
         record(connection, when, actor, "close", [
             {"key": key, "before": {"status": "open"}, "after": {"status": "dismissed", "note": closings[key]}}
             for key in open_])
@@ -217,15 +219,20 @@ def shut(connection: sa.Connection, closings: Mapping[str, str], when: str,
     return gone, left
 
 
-def withdraw(connection: sa.Connection, row: Any, when: str, why: str) -> None:
-    """Takes a closed task out of the queue, or, where it may have been sent, has it closed in the CRM."""
-    sent = row.remote_id is not None or connection.scalar(sa.select(sa.func.count()).where(
-        outbox.c.key == row.key, outbox.c.state.in_(("in_flight", "ambiguous", "confirmed"))))
-    if sent:
-        queue(connection, row.key, "close", row.content_hash, when)
-    else:
-        connection.execute(outbox.update().where(outbox.c.key == row.key, outbox.c.state == "pending").values(
-            state="dead", why=why, updated_at=when))
+def withdraw(connection: sa.Connection, rows: Mapping[str, Any], when: str, why: Mapping[str, str]) -> None:
+    """Takes closed tasks out of the queue, or, where they may have been sent, has them closed in the CRM."""
+    if not rows:
+        return
+    under_way = outbox.c.state.in_(("in_flight", "ambiguous", "confirmed"))
+    sent = set(connection.scalars(sa.select(outbox.c.key).where(outbox.c.key.in_(list(rows)), under_way)))
+    sent |= {key for key, row in rows.items() if row.remote_id is not None}
+    for key in sorted(sent):
+        queue(connection, key, "close", rows[key].content_hash, when)
+    waiting = [{"_key": key, "_why": why[key]} for key in rows if key not in sent]
+    if waiting:
+        connection.execute(
+            outbox.update().where(outbox.c.key == sa.bindparam("_key"), outbox.c.state == "pending").values(
+                state="dead", why=sa.bindparam("_why"), updated_at=when), waiting)
 
 
 def _noted(connection: sa.Connection, key: str, why: str) -> bool:

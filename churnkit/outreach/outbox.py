@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,52 +14,10 @@ from churnkit.errors import OutreachError
 from churnkit.outreach import arms as draws
 from churnkit.outreach import chain, ledger, moves, people
 from churnkit.outreach.chain import record
+from churnkit.outreach.kept import Carried, Checked, Outcome, Put
 from churnkit.outreach.ledger import audit, outcomes, stamp, tasks, writing
 from churnkit.outreach.life import SNOOZE, standings
 from churnkit.outreach.task import CLOSED, Task
-
-
-@dataclass(frozen=True)
-class Put:
-    """What `put` did: how many tasks were new, changed, the same as before, or closed and therefore left alone."""
-
-    new: int = 0
-    changed: int = 0
-    unchanged: int = 0
-    closed: int = 0
-
-
-@dataclass(frozen=True)
-class Carried:
-    """What `carry_out` did: with the tasks, the keys that it closed, those left as begun, and how many arms changed."""
-
-    put: Put
-    shut: tuple[str, ...] = ()
-    left: tuple[str, ...] = ()
-    arms: int = 0
-
-
-@dataclass(frozen=True)
-class Checked:
-    """The audit held against the ledger: its length, every task as it tells it, and by key what is not so there."""
-
-    rows: int
-    told: dict[str, chain.Retold]
-    wrong: dict[str, list[str]]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a task: one change of its status, disposition or note by a person."""
-
-    key: str
-    account_id: str
-    play: str
-    occurred_at: str
-    status: str
-    disposition: str | None
-    note: str | None
-    recorded_at: str
 
 
 class Outbox:

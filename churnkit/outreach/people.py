@@ -84,8 +84,8 @@ def finish(connection: sa.Connection, key: str, given: moves.Answer) -> bool:
         given = replace(given, note=row.note)
     done = moves.answer(connection, key, given)
     if done and row.status not in CLOSED:
-        moves.withdraw(connection, row, given.recorded_at, moves.closing_words(
-            given.status, given.disposition, given.note))
+        words = moves.closing_words(given.status, given.disposition, given.note)
+        moves.withdraw(connection, {key: row}, given.recorded_at, {key: words})
     return done
 
 

@@ -257,8 +257,7 @@ def _keep(run: Run, marks: Sequence[_Mark]) -> None:
 def _write_marks(run: Run, connection: sa.Connection, marks: Sequence[_Mark]) -> None:
     withheld = [mark for mark in marks if mark.withheld]
     with lawful(connection, [mark.entry.key for mark in withheld], "churnkit"):
-        for mark in withheld:
-            dismiss(connection, mark.entry.key, run.when, mark.why or "")
+        dismiss(connection, {mark.entry.key: mark.why or "" for mark in withheld}, run.when)
     with lawful(connection, [mark.entry.key for mark in marks], "crm"):
         _write_states(run, connection, marks)
     record(connection, run.when, f"sync:{run.crm.name}", "", [

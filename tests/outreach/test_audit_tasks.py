@@ -166,7 +166,7 @@ def test_tasks_are_made_again_from_their_inputs(folder, registry):
     """From the kept policy, the day's scores and the state before the plan, each task comes out the same."""
     found = rebuilt(folder)
     assert len(found) >= 3
-    assert {one.same for one in found.values()} == {True}
+    assert {one.same for one in found.values()} == {True}, found
     assert "data h, model v3, policy" in next(iter(found.values())).sentences[0]
     plans.keep(load(folder), AT, Policy.default(), Before(), open_outbox(load(folder)))
     assert {one.same for one in rebuilt(folder).values()} == {True}  # a later record of that moment is not theirs

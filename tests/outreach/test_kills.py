@@ -31,6 +31,23 @@ JOB = textwrap.dedent("""
     sync(box, crm, at=AT)
     print("done", flush=True)
 """)
+PLANS = textwrap.dedent("""
+    import sys
+    from itertools import count
+    sys.path.insert(0, sys.argv[2])
+    from small_tasks import AT, task
+    from churnkit.outreach.outbox import Outbox
+    box = Outbox(sys.argv[1])
+    first = len(box.tasks()) // 100
+    print("ready", flush=True)
+    for run in count(first):
+        tasks = [task(run * 100 + n, ghost=n < 10) for n in range(100)]
+        closings = {task((run - 1) * 100 + n).key: f"plan {run}" for n in range(100)} if run else {}
+        arms = [{"top": f"{run}/{n}", "arm": "treated", "stratum": "s", "propensity": 0.9, "share": 0.1, "salt": "s",
+                 "exposed_at": AT} for n in range(100)]
+        box.carry_out(tasks, closings, arms, AT, f"r{run}")
+        print(run, flush=True)
+""")
 HEAVY = ("feast", "mlflow", "lightgbm", "pandas", "pandera", "numpy", "ibis", "duckdb", "shap", "sklearn", "pyarrow")
 
 
@@ -58,8 +75,33 @@ def test_killed_at_any_moment(tmp_path, request):
     box.close()
 
 
-@pytest.mark.parametrize("module", ["task", "policy", "outbox", "ledger", "lease", "sync", "crm.base", "crm.files",
-                                    "crm.memory", "impact"])
+def test_no_half_plan(outbox, url, request):
+    """A planner killed at any moment leaves whole plans: tasks, ghosts, closings, arms and audit, or none of them."""
+    rng, runs = random.Random(11), [0]
+    for _ in range(4):
+        command = [sys.executable, "-c", PLANS, url, str(request.path.parent)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as job:
+            for _ in range(rng.randint(1, 3)):
+                job.stdout.readline()
+            time.sleep(rng.uniform(0, 0.15))
+            job.send_signal(signal.SIGKILL)
+        with outbox.engine.connect() as connection:  # one statement, so one moment
+            tasks, ghosts, shut, arms, queued, rows = connection.exec_driver_sql(
+                "SELECT (SELECT count(*) FROM tasks), (SELECT count(*) FROM tasks WHERE ghost), "
+                "(SELECT count(*) FROM tasks WHERE status = 'dismissed'), (SELECT count(*) FROM arms), "
+                "(SELECT count(*) FROM outbox), (SELECT count(*) FROM audit)").one()
+        plans, half = divmod(tasks, 100)
+        closed = max(plans - 1, 0) * 100
+        assert (half, ghosts, shut, arms, queued, rows) == (
+            0, plans * 10, closed, plans * 100, plans * 90, plans * 200 + closed)
+        runs.append(plans)
+    assert runs == sorted(runs)
+    assert runs[-1] > 0
+    assert outbox.check_audit().wrong == {}
+
+
+@pytest.mark.parametrize("module", ["task", "policy", "outbox", "ledger", "lease", "life", "chain", "people", "sync",
+                                    "crm.base", "crm.files", "crm.memory", "impact"])
 def test_a_crm_job_imports_nothing_heavy(module):
     """What runs every few minutes starts quickly: neither models nor data frames are imported."""
     code = f"import sys, churnkit.outreach.{module}; print(sorted(set({HEAVY!r}) & set(sys.modules)))"
