@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from churnkit.outreach.wording import Wording
-from churnkit.outreach.words import clean, listed, money
+from churnkit.outreach.words import clean, few, listed, money
 from churnkit.schemas import OFFER_KINDS
 
 KINDS: Mapping[str, str] = {"seats": "more seats", "plan": "a higher plan", "addon": "an add-on"}
@@ -43,7 +43,8 @@ class Offer:
     def brief(self, wording: Wording | None = None) -> str:
         """A sentence for the brief, without what has no proven skill; empty where nothing has."""
         wording = wording or Wording.load()
-        gain = "" if not self.gain_skill or math.isnan(self.gain) else wording.money(self.gain, self.currency)
+        known = self.gain_skill and not math.isnan(self.gain)
+        gain = wording.money(self.gain, few(self.currency, 8, 1)) if known else ""
         if not self.kind_skill or not self.kind:
             return wording.say("offer.gain", money=gain) if gain else ""
         return wording.say("offer.most_likely_gain" if gain else "offer.most_likely", money=gain,

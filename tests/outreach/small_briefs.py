@@ -9,8 +9,8 @@ from small_book import ago, frames, scores
 from small_tasks import AT, task
 
 from churnkit.outreach.book import Book, utc
-from churnkit.outreach.candidates import current_scores, from_scores, from_signals
 from churnkit.outreach.brief import brief, title
+from churnkit.outreach.candidates import current_scores, from_scores, from_signals
 from churnkit.outreach.cases import also_of, case_of, open_file
 from churnkit.outreach.policy import Policy
 from churnkit.outreach.rules import signals_in
@@ -67,7 +67,7 @@ def contacts(*rows):
 def about(**values):
     """The accounts, with some values of A01 changed."""
     accounts = frames()["accounts"].assign(language="en", name="Harbour Foods")
-    return {"accounts": accounts.assign(**{key: value for key, value in values.items()})}
+    return {"accounts": accounts.assign(**values)}
 
 
 def contract(**values):
@@ -94,7 +94,8 @@ def growth(probability, *rows):
 
 def failure(*rows, **probabilities):
     found = scores({f"A01/{asset}": p for asset, p in probabilities.items()}, "maintenance", 5200.0)
-    return {"scores": found, "reasons": reasons(f"A01/{max(probabilities, key=probabilities.get)}", "maintenance", *rows)}
+    worst = max(probabilities, key=probabilities.get)
+    return {"scores": found, "reasons": reasons(f"A01/{worst}", "maintenance", *rows)}
 
 
 def machines(*names):
@@ -113,18 +114,21 @@ CAUSES = {
         tables=about(language="fr") | contacts(EVE, KIM) | touches(touch(9), touch(40, "email", "inbound", "human"))),
     "seats_idle": Cause(
         "Call Harbour Foods: may be about to leave; 30% of the seats active",
-        **churn(0.28, IDLE, ("active_users_28d", "usage", "6 active users in the last 28 days, 11 in the 28 days before",
-                             3.1, "new since 4 October"), TENURE), tables=about() | contacts(EVE)),
+        **churn(0.28, IDLE, (
+            "active_users_28d", "usage", "6 active users in the last 28 days, 11 in the 28 days before", 3.1,
+            "new since 4 October"), TENURE), tables=about() | contacts(EVE)),
     "price_rise": Cause(
         "Call Harbour Foods: may be about to leave; the price per seat is up 18%",
-        **churn(0.41, ("price_change_84d", "billing", "the price per seat is up 18% compared with twelve weeks ago", 9.6,
-                       "new since 4 October"),
+        **churn(0.41, (
+            "price_change_84d", "billing", "the price per seat is up 18% compared with twelve weeks ago", 9.6,
+            "new since 4 October"),
                 ("days_to_renewal", "contract", "renews in 41 days", 4.0, ""), TENURE),
         tables=about() | contacts(contact(3, "sponsor", "Lou Fisk"))),
     "slow_support": Cause(
         "Call Harbour Foods: may be about to leave; half of the first replies",
         **churn(0.31, ("first_reply_hours_median_28d", "support",
-                       "half of the first replies of the last 28 days took 31 hours or longer", 8.2, "was 6 hours on 4 October"),
+                       "half of the first replies of the last 28 days took 31 hours or longer", 8.2,
+                       "was 6 hours on 4 October"),
                 ("tickets_open", "support", "2 tickets open now", 2.7, ""), TENURE),
         tables=about() | contacts(KIM) | tickets(
             {"category": "export", "channel": "email", "opened_at": ago(6)},
@@ -150,8 +154,10 @@ CAUSES = {
             for days in (26, 18, 10, 8)))),
     "not_adopted": Cause(
         "Call Harbour Foods: may be about to leave; no features tried for the first time",
-        **churn(0.45, ("new_features_84d", "usage", "no features tried for the first time in the last 84 days", 10.4, ""),
-                ("distinct_features_28d", "usage", "1 feature used in the last 28 days, 1 in the 28 days before", 6.1, ""),
+        **churn(0.45, ("new_features_84d", "usage", "no features tried for the first time in the last 84 days", 10.4,
+                        ""),
+                ("distinct_features_28d", "usage", "1 feature used in the last 28 days, 1 in the 28 days before", 6.1,
+                 ""),
                 ("days_since_touch", "relationship", "never spoke with a person", 3.3, "")),
         tables=about() | contacts(KIM)),
     "renewal_near": Cause(
@@ -170,8 +176,8 @@ CAUSES = {
         extra={"rank_by": "uplift", "uplift": 0.061, "uplift_low": 0.02, "uplift_high": 0.102}),
     "reopened": Cause(
         "Call Harbour Foods: may be about to leave; last used 16 days ago",
-        **churn(0.54, ("days_since_last_event", "usage", "last used 16 days ago", 14.2, "was 2 days on 4 October"), FELL,
-                TENURE),
+        **churn(0.54, ("days_since_last_event", "usage", "last used 16 days ago", 14.2, "was 2 days on 4 October"),
+                FELL, TENURE),
         tables=about() | contacts(KIM) | {"outreach_outcomes": pd.DataFrame([{
             "key": task().key, "account_id": "A01", "play": "save_call", "occurred_at": ago(60), "status": "completed",
             "disposition": "no_change", "note": BODY, "known_at": ago(60)}])},
@@ -187,7 +193,8 @@ CAUSES = {
     "more_seats": Cause(
         "Meet Harbour Foods: may be ready for more; 95% of the seats active",
         **growth(0.44, ("seats_active_share_28d", "usage", "95% of the seats active in the last 28 days", 11.0, ""),
-                 ("active_users_28d", "usage", "38 active users in the last 28 days, 29 in the 28 days before", 5.0, "")),
+                 ("active_users_28d", "usage", "38 active users in the last 28 days, 29 in the 28 days before", 5.0,
+                  "")),
         tables=about() | contacts(EVE) | {"offers": pd.DataFrame([{
             "entity_id": "A01", "account_id": "A01", "cutoff": pd.Timestamp(AT), "target": "expansion",
             "gain_monthly": 340.0, "currency": "EUR", "gain_skill": True, "seats": 0.62, "plan": 0.2, "addon": 0.18,
@@ -195,8 +202,8 @@ CAUSES = {
     "higher_plan": Cause(
         "Meet Harbour Foods: may be ready for more; on the plan 'team'",
         **growth(0.29, ("plan", "contract", "on the plan 'team'", 4.0, ""),
-                 ("distinct_features_28d", "usage", "12 features used in the last 28 days, 8 in the 28 days before", 3.0,
-                  "was 8 on 4 October")),
+                 ("distinct_features_28d", "usage", "12 features used in the last 28 days, 8 in the 28 days before",
+                  3.0, "was 8 on 4 October")),
         tables=about() | contacts(EVE) | tickets({"category": "limits", "channel": "chat", "opened_at": ago(30),
                                                   "handled_by": "bot", "first_replied_at": ago(30), "csat": 5.0,
                                                   "resolved_at": ago(30) + pd.Timedelta(hours=1)})),
@@ -210,7 +217,8 @@ CAUSES = {
         "Visit Harbour Foods: has equipment that may fail; 'pump' last serviced 212 days ago",
         **failure(("days_since_maintenance_pump", "asset", "'pump' last serviced 212 days ago", 31.0, ""),
                   ("vibration_mean_7d", "asset",
-                   "'vibration' averages 42.1 in the last 7 days, 30.2 in the 7 days before", 12.0, "was 31 on 25 October"),
+                   "'vibration' averages 42.1 in the last 7 days, 30.2 in the 7 days before", 12.0,
+                   "was 31 on 25 October"),
                   **{"press-7": 0.62}),
         tables=about() | contacts(KIM) | machines("press-7")),
     "several_machines": Cause(
@@ -236,8 +244,9 @@ CAUSES = {
                                                   "first_replied_at": ago(3)})),
     "escalation": Cause(
         "Call Harbour Foods: ticket T-1 (phone, billing) was escalated on 30 October 2026",
-        tables=about() | contacts(KIM) | tickets({"escalated_at": ago(2), "handed_over_at": ago(4), "handled_by": "human",
-                                                  "first_replied_at": ago(5), "reassigned_count": 3})),
+        tables=about() | contacts(KIM) | tickets({"escalated_at": ago(2), "handed_over_at": ago(4),
+                                                  "handled_by": "human", "first_replied_at": ago(5),
+                                                  "reassigned_count": 3})),
     "repeat_contact": Cause(
         "Call Harbour Foods: 3 or more tickets within 7 days by 27 October 2026",
         tables=about() | contacts(KIM) | tickets(*(
@@ -246,7 +255,8 @@ CAUSES = {
         "Call Harbour Foods: rated ticket T-1 (phone, billing) 1 of 5 on 31 October 2026",
         tables=about() | contacts(KIM) | tickets({"csat": 1.0, "resolved_at": ago(1), "handled_by": "human",
                                                   "first_replied_at": ago(4)})),
-    "low_effort": Cause("Call Harbour Foods: gave 1 of 7 for how easy", tables=about() | contacts(KIM) | survey("ces", 1.0)),
+    "low_effort": Cause("Call Harbour Foods: gave 1 of 7 for how easy",
+                        tables=about() | contacts(KIM) | survey("ces", 1.0)),
     "low_nps": Cause("Call Harbour Foods: gave 3 of 10 for recommending us",
                      tables=about() | contacts(EVE) | survey("nps", 3.0) | touches(touch(20, "email"))),
     "failed_payment": Cause(

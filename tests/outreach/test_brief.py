@@ -3,6 +3,7 @@
 import re
 import time
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -13,11 +14,26 @@ from small_book import ago, frames, scores
 from small_briefs import CAUSES, SHOWN, case, churn, reasons, shown, ticket
 from small_tasks import AT
 
-from churnkit.outreach.brief import WORDS, Also, Before, Case, Person, Reason, Source, Ticket, Touch, brief, title
+from churnkit.outreach.brief import (
+    WORDS,
+    Also,
+    Before,
+    Case,
+    Person,
+    Reason,
+    Source,
+    Ticket,
+    Touch,
+    _laid,
+    brief,
+    title,
+)
 from churnkit.outreach.offer import Offer
+from churnkit.outreach.parts import parts_of
 from churnkit.outreach.plan import plan
 from churnkit.outreach.policy import Policy
 from churnkit.outreach.wording import Wording, ours
+from churnkit.outreach.wording.sandbox import rendered
 
 PLAYS = Policy.default().plays
 TODAY = AT.date()
@@ -66,8 +82,8 @@ def test_says_who_suggests_it(cause):
 
 
 def planned(why, tables):
-    """The first task's body, be it a ghost."""
-    made = plan(scores({"A01": 0.34}), why, tables, Policy.default(), at=AT)
+    """The first task, be it a ghost; without reasons no model speaks."""
+    made = plan(None if why is None else scores({"A01": 0.34}), why, tables, Policy.default(), at=AT)
     return (made.tasks or made.ghosts)[0]
 
 
@@ -75,7 +91,7 @@ def test_lately_shows_tickets_with_state_tries_mood_and_link():
     """Tickets come with date, channel, category, state, what was tried, mood and link; open ones and the newest."""
     tables = frames(
         support_tickets=pd.DataFrame([
-            ticket(1, resolved_at=ago(2), csat=1.0),
+            ticket(1, resolved_at=ago(2), csat=3.0),
             ticket(2, opened_at=ago(3), escalated_at=ago(2), handed_over_at=ago(2.5), reassigned_count=2),
             ticket(3, opened_at=ago(200), known_at=ago(200))]),
         touches=pd.DataFrame([{"account_id": "A01", "occurred_at": ago(9), "channel": "call", "direction": "outbound",
@@ -85,13 +101,13 @@ def test_lately_shows_tickets_with_state_tries_mood_and_link():
 Lately:
 - 29 October: ticket T-2 (phone, billing), escalated on 30 October, still open, handed from the bot to a person on \
 29 October, passed on twice, mood bad, https://desk.example/t/2
-- 27 October: ticket T-1 (phone, billing), resolved on 30 October, mood bad, https://desk.example/t/1
+- 27 October: ticket T-1 (phone, billing), resolved on 30 October, mood neutral, https://desk.example/t/1
 - 23 October: we got in touch (call, ann)
-""" in planned(USE, tables).body
+""" in planned(None, tables).body
 
 
 def test_what_a_record_says_of_later_days_is_not_told():
-    """A ticket that ends after the moment of planning: who solved it, and how often it had gone round, are not known."""
+    """A ticket that ends after the moment of planning: who solved it and how often it went round are not known."""
     row = ticket(1, resolved_at=ago(-3), handled_by="human", reassigned_count=4)
     assert "ticket T-1 (phone, billing), still open, https" in planned(
         USE, frames(support_tickets=pd.DataFrame([row]))).body
@@ -168,13 +184,14 @@ def test_a_play_asks_and_avoids_in_its_own_words():
 
 
 def test_all_formats_say_the_same():
-    """Without marks, tags and addresses the words are the same."""
+    """Without marks, tags, numbers and addresses the words are the same."""
     for name in CAUSES:
         markdown, text, html = (brief(case(name), format=form) for form in FORMATS)
-        plain = re.sub(r"\*\*|(?m:^- )", "", markdown).split()
-        assert plain == text.split()
-        assert re.sub(r", https?://\S+", "", " ".join(plain)).replace("1. ", "") == " ".join(
-            re.sub("<[^<>]*>", " ", html).replace("&#39;", "'").split()) or "<ol>" in html
+        plain = re.sub(r"\*\*|(?m:^- )", "", markdown)
+        assert plain.split() == text.split()
+        bare = re.sub(r", https?://\S+|(?m:^\d\. )", "", plain)
+        assert bare.split() == unescape(re.sub("</?(?:p|ul|ol|li)>", " ", re.sub("</?(?:strong|a)[^<>]*>", "", html))
+                                        ).split()
 
 
 def test_text_has_no_marks():
@@ -195,7 +212,7 @@ def test_ten_thousand_briefs_in_ten_seconds():
 HOSTILE = st.text(min_size=0, max_size=300) | st.sampled_from([
     "<script>alert(1)</script>", "Acme\r\n\n# Heading\n- item", "=cmd|' /C calc'!A0", "[x](javascript:alert(1))",
     "{{ 7 * 7 }}{% for x in y %}", "\u202egnp.exe", "a" * 5000, "\x00\x1b[31mred", "word " * 400, "```", "<" * 50,
-    "a " * 3000, "\"><img src=x onerror=alert(1)>", "&lt;script&gt;", "30 October 2026", "{name}", "%(x)s"])
+    "a " * 3000, '"><img src=x onerror=alert(1)>', "&lt;script&gt;", "30 October 2026", "{name}", "%(x)s"])
 MANY = st.lists(HOSTILE, max_size=6).map(tuple)
 WHEN = st.none() | st.just(AT)
 PLAYS_ANY = st.builds(lambda name, step: PLAYS[name].model_copy(update={"steps": (step,) * 3}),
@@ -231,10 +248,12 @@ class Tags(HTMLParser):
         self.close()
 
     def handle_starttag(self, tag, attrs):
+        """Notes it."""
         self.open.append(tag)
         self.seen.append((tag, attrs))
 
     def handle_endtag(self, tag):
+        """Closes the innermost one, and no other."""
         assert self.open.pop() == tag
 
 
@@ -259,20 +278,18 @@ def test_harmless_whatever_the_data_say(one, language, form):
             assert all(re.match("https?://", value) for _, value in attributes)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(CASES)
 def test_what_is_left_out_goes_whole(one):
-    """Every line of a shortened brief is a line of the whole one or is made of its sentences: none ends halfway."""
-    import churnkit.outreach.brief as module
-
+    """Every line of a shortened brief stands in the whole one, but the first, of which sentences may go."""
     wording = Wording.load()
-    short = brief(one)
-    parts = module.parts_of(one, wording)
-    whole = module.rendered(wording.templates["brief.md.j2"], module._laid(parts, wording)).splitlines()
-    things = {*whole, *(sentence for sentence in parts["about"] + parts["source"])}
-    for text in short.splitlines():
-        known = text in things or text.startswith(("**", wording.say("labels.avoid", things="").split("{")[0].rstrip(".")))
-        assert known or all(part in " ".join(parts["source"]) for part in [text])
+    parts = parts_of(one, wording)
+    whole = rendered(wording.templates["brief.md.j2"], _laid(parts, wording)).splitlines()
+    first, *others = brief(one).splitlines()
+    sentences = {*whole, *parts["source"], ""}
+    avoid = wording.say("labels.avoid", things="\0").split("\0")[0]
+    assert first.startswith("**")
+    assert [line for line in others if line not in sentences and not line.startswith(avoid)] == []
 
 
 def test_reads_well_from_a_plan():

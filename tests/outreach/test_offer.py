@@ -38,7 +38,8 @@ def said(**how):
      "usually more seats (62%), about 340 EUR a month if it buys; amount and kind as usual, no proven skill"),
     ({"kinds": (math.nan,) * 4, "kind_skill": False}, "They would take about 340 EUR a month more.",
      "about 340 EUR a month if it buys"),
-    ({"kinds": (0.3, 0.1, 0.1, 0.5)}, "They would take about 340 EUR a month more.", "about 340 EUR a month if it buys"),
+    ({"kinds": (0.3, 0.1, 0.1, 0.5)}, "They would take about 340 EUR a month more.",
+     "about 340 EUR a month if it buys"),
     ({"gain": math.nan, "kinds": (math.nan,) * 4}, "", ""),
 ])
 def test_only_what_is_proven_goes_into_the_brief(how, brief, told):

@@ -172,6 +172,8 @@ def _load(root: Path | None, languages: str, stamps: tuple[tuple[str, int], ...]
     if own and root is not None:
         _check_languages(own, root / FILE)
         words |= _flat(own.get(language, {}), root / FILE, language)
+        if words["labels.why_english"] == _catalogue("en")["labels.why_english"]:  # theirs, whatever the reasons' words
+            words["labels.why_english"] = words["labels.why"]
     templates = {name: _template(name, root, stamps) for name in FIELDS}
     holes = sorted(((key[8:], cast("str", text)) for key, text in words.items() if key.startswith("phrases.")),
                    key=lambda pair: -len(_HOLE.sub("", pair[0])))

@@ -62,7 +62,7 @@ def compiled(text: str, file: Path) -> Template:
         return environment.from_string(tree)
     except TemplateSyntaxError as error:
         raise SettingsError(f"{file}, line {error.lineno}: {error.message}. {mend}") from None
-    except RecursionError:
+    except (RecursionError, SyntaxError):  # Python's own limits on how deep a thing may be nested
         raise SettingsError(f"{file}: is nested too deeply. {mend}") from None
 
 
