@@ -59,7 +59,7 @@ def test_killed_at_any_moment(tmp_path, request):
 
 
 @pytest.mark.parametrize("module", ["task", "policy", "outbox", "ledger", "lease", "sync", "crm.base", "crm.files",
-                                    "crm.memory", "impact"])
+                                    "crm.memory"])
 def test_a_crm_job_imports_nothing_heavy(module):
     """What runs every few minutes starts quickly: neither models nor data frames are imported."""
     code = f"import sys, churnkit.outreach.{module}; print(sorted(set({HEAVY!r}) & set(sys.modules)))"
