@@ -30,7 +30,7 @@ def test_the_command_line_imports_nothing_heavy():
     assert _imported("import churnkit.cli") & (HEAVY | {"pydantic", "sqlalchemy", "numpy"}) == set()
 
 
-CRM_JOB = ("outbox", "sync", "policy", "task", "impact", "crm.base", "crm.files", "crm.memory")
+CRM_JOB = ("outbox", "sync", "policy", "task", "crm.base", "crm.files", "crm.memory")
 
 
 @pytest.mark.parametrize("module", CRM_JOB)

@@ -75,20 +75,20 @@ def usable(x: Floats, treated: Marks) -> Floats:
     room = min(int(treated.sum()), int((~treated).sum())) // 10
     for column in range(filled.shape[1]):
         trial = filled[:, [*kept, column]]
-        full = all(_rank(trial[arm]) == len(kept) + 2 for arm in (treated, ~treated))
-        if full and len(kept) < room:
+        if len(kept) < room and all(_independent(trial[arm]) for arm in (treated, ~treated)):
             kept.append(column)
     found: Floats = filled[:, kept]
     return found
 
 
-def _rank(x: Floats) -> int:
-    spread = x.std(axis=0)
+def _independent(x: Floats) -> bool:
+    """Whether no column is constant or follows from the others."""
+    around = x - x.mean(axis=0)
+    spread = np.sqrt((around**2).mean(axis=0))
     if not len(x) or (spread <= 1e-12 * np.maximum(1.0, np.abs(x).max(axis=0))).any():
-        return 0
-    if x.shape[1] == 1:
-        return 2
-    return int(np.linalg.matrix_rank(np.column_stack([np.ones(len(x)), (x - x.mean(axis=0)) / spread]), tol=1e-8))
+        return False
+    scaled = around / spread
+    return bool(np.linalg.eigvalsh(scaled.T @ scaled / len(x))[0] > 1e-10)
 
 
 def _arm(y: Floats, x: Floats, clusters: Codes | None, power: float) -> tuple[float, float, float]:

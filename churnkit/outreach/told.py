@@ -97,7 +97,7 @@ def _paragraph(row: Mapping[str, Any], currency: str) -> str:
     if row["touched"]:
         said.append(f"{plural(row['touched'], 'customer')} kept apart {'was' if row['touched'] == 1 else 'were'} "
                     "approached by hand; whatever that did, the difference lies between "
-                    f"{_range(row, row['bound_low'], row['bound_high'])}.")
+                    f"{_range(row, row['bound_low'], row['bound_high'], 'and')}.")
     return " ".join(said)
 
 
@@ -131,8 +131,8 @@ def _points(row: Mapping[str, Any], value: float, *, sign: bool = False) -> str:
     return f"{number if sign else number.lstrip('-')} points" if _rate(row) else number
 
 
-def _range(row: Mapping[str, Any], low: float, high: float) -> str:
+def _range(row: Mapping[str, Any], low: float, high: float, word: str = "to") -> str:
     if not (math.isfinite(low) and math.isfinite(high)):
         return "not known"
     scale, digits = (100, 1) if _rate(row) else (1, 2)
-    return f"{low * scale:+,.{digits}f} to {high * scale:+,.{digits}f}"
+    return f"{low * scale:+,.{digits}f} {word} {high * scale:+,.{digits}f}"

@@ -12,6 +12,7 @@ from churnkit.outreach.adjust import difference
 from churnkit.outreach.estimate import Data, stratified
 from churnkit.outreach.impact import HARMS, HELPS, IMPACT, NOTHING, OPEN, TOO_FEW, Asked, impact
 from churnkit.outreach.rates import newcombe, z_of
+from churnkit.outreach.told import forest, sentences, table
 
 AT = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
 ASKED = Asked(AT, effects={"save": 0.3}, window_days={"churned": 134.0})
@@ -172,6 +173,32 @@ def test_all_that_were_drawn_stand_beside_the_triggered():
     found = asked_of(made(), play="", enrolled=enrolled, level="enrolled")
     assert found["n_treated"] == 4500
     assert pd.isna(found["enough_at"])
+
+
+def test_the_report_is_read_for_sense():
+    """Counts, rates and both intervals as they stand in the table, and plain words where nothing can be said."""
+    frame = made(236, seed=4)
+    control = frame["arm"] == "control"
+    frame["touched"] = control & (frame["top"] == "T0")
+    found = impact(frame, None, ASKED)
+    row = found.query("play == 'save' and outcome == 'churned'").iloc[0]
+    text = next(one for one in sentences(found, "EUR") if one.startswith("save: "))
+    for words in ("of 236 customers for whom it opened", f"{row['treated']:.1%} left among the 212",
+                  f"{row['control']:.1%} among the 24 kept apart", f"{100 * row['adjusted']:+.1f} points",
+                  f"{100 * row['always_low']:+.1f} to {100 * row['always_high']:+.1f} whenever one looks",
+                  "Too few accounts yet", f"it takes {row['needed']:,.0f} customers",
+                  "1 customer kept apart was approached by hand",
+                  f"between {100 * row['bound_low']:+.1f} and {100 * row['bound_high']:+.1f}."):
+        assert words in text
+    assert "nan" not in " ".join(sentences(found, "EUR")).lower()
+    assert len(table(found)) == len(found)
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png"])
+def test_the_plot_is_drawn(tmp_path, suffix):
+    """Also of an empty answer."""
+    for name, found in (("full", impact(made(), None, ASKED)), ("empty", impact(made()[:0], None, ASKED))):
+        assert forest(found, tmp_path / f"{name}.{suffix}").stat().st_size > 1000
 
 
 def test_no_rows_are_an_empty_answer():

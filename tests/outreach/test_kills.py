@@ -101,7 +101,7 @@ def test_no_half_plan(outbox, url, request):
 
 
 @pytest.mark.parametrize("module", ["task", "policy", "outbox", "ledger", "lease", "life", "chain", "people", "sync",
-                                    "crm.base", "crm.files", "crm.memory", "impact"])
+                                    "crm.base", "crm.files", "crm.memory"])
 def test_a_crm_job_imports_nothing_heavy(module):
     """What runs every few minutes starts quickly: neither models nor data frames are imported."""
     code = f"import sys, churnkit.outreach.{module}; print(sorted(set({HEAVY!r}) & set(sys.modules)))"
