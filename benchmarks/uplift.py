@@ -1,4 +1,4 @@
-"""Whom a contact helps: what a ranking by learnt uplift is worth, whom it harms, and how often it claims what is not so.
+"""Whom a contact helps: what a ranking by learnt uplift is worth, whom it harms, how often it claims what is not so.
 
     python benchmarks/uplift.py [--small] [--json]
 

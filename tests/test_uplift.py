@@ -181,7 +181,7 @@ def test_a_file_that_was_changed_is_not_trusted(settings, learnt, spoil, mend):
 def book(tmp_path_factory):
     """A simulated workspace whose accounts all had a task or a ghost half a year ago."""
     folder = tmp_path_factory.mktemp("uplift") / "book"
-    setup.simulate(folder, accounts=150, months=12, seed=3)
+    setup.simulate(folder, accounts=100, months=10, seed=3)
     with workspace(folder) as settings:
         accounts = sorted(read(settings, moment("2026-11-01"))["accounts"]["account_id"].unique())
         outbox = open_outbox(settings)
@@ -193,6 +193,7 @@ def book(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_too_few_accounts_are_an_answer(book):
     """No model, no file; the report says how many there are and how many are needed."""
     report = job.uplift(book, moment("2026-11-01"), ["churn"])
@@ -201,6 +202,7 @@ def test_too_few_accounts_are_an_answer(book):
     assert not (book / "state" / "uplift").exists()
 
 
+@pytest.mark.slow
 def test_before_an_outcome_is_known_it_says_when(book):
     report = job.uplift(book, moment(LATER), ["churn"])
     assert "no task or ghost has an outcome yet; an outcome needs 134 days" in report.notes[0]
@@ -208,13 +210,13 @@ def test_before_an_outcome_is_known_it_says_when(book):
 
 def test_with_enough_accounts_a_model_is_kept(book, monkeypatch):
     """From the outbox, the store and the tables: features at the trigger, outcomes after it, and a verdict."""
-    monkeypatch.setattr("churnkit.learning.uplift.LEAST_ROWS", 40)
-    monkeypatch.setattr("churnkit.learning.uplift.LEAST_OUTCOMES", 5)
+    monkeypatch.setattr("churnkit.learning.uplift.LEAST_ROWS", 20)
+    monkeypatch.setattr("churnkit.learning.uplift.LEAST_OUTCOMES", 2)
     report = job.uplift(book, moment("2026-11-01"), ["churn"])
     [row] = report.data["models"]
     found = kept(load(book), "churn")
     assert found.model.features[-1] == SCORE
     assert found.least == pytest.approx(0.4)
-    assert row["treated"] + row["control"] <= 150
+    assert row["treated"] + row["control"] <= 100
     assert row["skill"] == ("proven" if found.model.skill else "no skill")
     assert report.notes[0].startswith("churn: ")
