@@ -9,8 +9,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 _TAG = re.compile(r"<[^<>]*>")
-_CHANCES = ((0.1, "unlikely"), (0.25, "possible"), (0.5, "quite possible"), (0.75, "more likely than not"),
-            (0.9, "very likely"))
 _MARKUP = str.maketrans(dict.fromkeys("<>[]`*|\\", ""))
 
 
@@ -80,17 +78,6 @@ def money(amount: float, currency: str) -> str:
     size = abs(round(amount))
     step = 10 ** max(len(str(size)) - 3, 0)
     return f"{round(amount / step) * step:,} {currency}".strip()
-
-
-def chance(probability: float) -> str:
-    """A probability in words, with its percentage.
-
-    >>> chance(0.34)
-    'quite possible (34%)'
-    """
-    words = next((words for limit, words in _CHANCES if probability < limit), "almost certain")
-    percent = f"{probability:.0%}" if 0.01 <= probability <= 0.99 else "under 1%" if probability < 0.5 else "over 99%"
-    return f"{words} ({percent})"
 
 
 def listed(parts: list[str]) -> str:

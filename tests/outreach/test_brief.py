@@ -200,7 +200,7 @@ def test_text_has_no_marks():
 
 
 def test_ten_thousand_briefs_in_ten_seconds():
-    """In fact in about four, on an idle machine; a case with much to shorten costs more than most."""
+    """With their titles, in English; processor time, so that a busy machine does not count."""
     cases = [case(name) for name in CAUSES]
     started = time.process_time()
     for one in cases * 20:
