@@ -13,8 +13,8 @@ import pytest
 from churnkit.cutoffs import moment
 from churnkit.errors import ModelError
 from churnkit.jobs import setup
-from churnkit.jobs import uplift as job
-from churnkit.jobs.uplift import SCORE, TRIGGERED, Kept, joined, keep, kept, told, triggered
+from churnkit.jobs import whom as job
+from churnkit.jobs.whom import SCORE, TRIGGERED, Kept, joined, keep, kept, told, triggered
 from churnkit.jobs.workspace import open_outbox, read, workspace
 from churnkit.learning.uplift import LEAST_ROWS, Trial, UpliftModel
 from churnkit.outreach.task import Task, task_key

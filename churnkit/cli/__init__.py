@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from churnkit.cli import breaker, models
+from churnkit.cli import breaker, models, uplift
 from churnkit.cli.audits import audits
 from churnkit.cli.screen import HERE, TODAY, At, DryRun, Folder, Json, Targets, cutoff, do
 from churnkit.cli.tasks import tasks
@@ -204,7 +204,7 @@ def explain(entity: str, folder: Folder = HERE, at: At = TODAY, as_json: Json = 
 
 @app.command()
 def impact(folder: Folder = HERE, at: At = TODAY, as_json: Json = False) -> None:
-    """Count tasks by play, status and control.
+    """Say what outreach came to, contacted accounts against those kept apart.
 
     Example: churnkit impact acme
     """
@@ -247,7 +247,7 @@ def upgrade(folder: Folder = HERE, as_json: Json = False) -> None:
     do(lambda: setup.upgrade(folder, cutoff(TODAY)), as_json)
 
 
-for command in (models.models, models.card, models.promote, models.rollback, breaker.release):
+for command in (models.models, models.card, models.promote, models.rollback, breaker.release, uplift.uplift):
     app.command()(command)
 for group in (audits, tasks):
     app.add_typer(group)

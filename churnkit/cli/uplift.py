@@ -10,6 +10,6 @@ def uplift(folder: Folder = HERE, at: At = TODAY, target: Targets = None, as_jso
 
     Example: churnkit uplift acme --at 2026-11-01 --target churn
     """
-    from churnkit.jobs import uplift as jobs
+    from churnkit import jobs
 
     do(lambda: jobs.uplift(folder, cutoff(at), target or ()), as_json)

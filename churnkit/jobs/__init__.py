@@ -17,7 +17,7 @@ from churnkit.jobs.workspace import entities, load_day, open_outbox, open_regist
 from churnkit.settings import load
 
 __all__ = ["Report", "backtest", "check", "explain", "features", "impact", "plan", "run", "score", "sync", "train",
-           "workspace"]
+           "uplift", "workspace"]
 
 
 def check(folder: Path, at: dt.datetime) -> Report:
@@ -143,12 +143,18 @@ def explain(folder: Path, entity: str, at: dt.datetime) -> Report:
 
 
 def impact(folder: Path, at: dt.datetime) -> Report:
-    """Tasks counted by play, status and control, as of `at`."""
-    from churnkit.outreach.impact import counts
+    """Contacted accounts against those kept apart, as of `at`; what each play does is kept for the next plan."""
+    from churnkit.jobs import proof
 
     with workspace(folder) as settings:
-        rows = counts(open_outbox(settings))
-    return Report("impact", rows=rows, data={"at": at.isoformat(), "counts": rows})
+        return proof.impact(settings, read(settings, at), at)
+
+
+def uplift(folder: Path, at: dt.datetime, names: Sequence[str] = ()) -> Report:
+    """Learns whom a contact helps and whom it harms; needs the extra [uplift]."""
+    from churnkit.jobs import whom
+
+    return whom.uplift(folder, at, names)
 
 
 def run(folder: Path, at: dt.datetime) -> Report:

@@ -36,7 +36,7 @@ def plan(settings: Settings, tables: Tables, at: dt.datetime, *, dry_run: bool, 
     A dry run writes nothing and says what would be done: who gets what and why, each person's queue now and then, and
     what each limit costs. With `account`, that account's whole reasoning.
     """
-    from churnkit.jobs import breaker, plans
+    from churnkit.jobs import breaker, plans, proof
     from churnkit.outreach import preview
     from churnkit.outreach.plan import plan as make
 
@@ -44,7 +44,7 @@ def plan(settings: Settings, tables: Tables, at: dt.datetime, *, dry_run: bool, 
     if not dry_run and account is None:
         outbox.wake(at)
     found = breaker.verdict(settings, tables, scores, at, remember=not dry_run and account is None)
-    before = replace(_before(outbox, at), folder=settings.root,
+    before = replace(_before(outbox, at), folder=settings.root, effects=proof.load_effects(settings),
                      stopped={target: " ".join(found.words(target)) for target in found.held})
     made = make(scores, load_day(settings, "reasons", at), plans.known(settings, tables, at), policy, before, at=at)
     if account is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from churnkit.errors import FeatureError
 from churnkit.jobs.act import policy_of
-from churnkit.jobs.uplift import told as uplifts
+from churnkit.jobs.whom import told as uplifts
 from churnkit.jobs.workspace import file_of, load_before, log, open_registry, open_store, save, targets
 from churnkit.settings import Settings
 

@@ -30,6 +30,7 @@ class Task:
 
     `episode` is the ISO date at which the play opened for the account. `ghost` marks a control account's task: kept,
     never sent. `score` is a probability or None (a rule play); `value` is money in `currency`.
+    `rank_by` says what its rank rests on (uplift, effect, prior), `propensity` how likely it was not to be a ghost.
     """
 
     key: str

@@ -155,9 +155,10 @@ def triggered(tasks: Iterable[Task], arms: Iterable[Mapping[str, Any]], tops: Ma
             continue
         top = tops.get(task.account_id, task.account_id)
         arm = drawn.get(top, {})
-        control = arm.get("propensity") if arm else task.propensity
+        control = arm.get("propensity")
+        drawn_so = task.propensity if control is None else 1 - control
         common = (task.account_id, pd.Timestamp(task.scored_at), top, not task.ghost,
-                  1 - control if control is not None else float("nan"), task.score)
+                  float("nan") if drawn_so is None else drawn_so, task.score)
         left_out = task.passed_on or arm.get("arm") == "reserve"
         rows += [(entity, *common, left_out) for entity in task.asset_ids or (task.account_id,)]
     found = pd.DataFrame(rows, columns=[*TRIGGERED, "left_out"])
