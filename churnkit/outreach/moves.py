@@ -132,8 +132,9 @@ def closing_words(status: str, disposition: str | None, note: str | None) -> str
 def dismiss(connection: sa.Connection, closings: Mapping[str, str], when: str) -> None:
     """Closes tasks (key: why) in churnkit's own name, unless they are closed already."""
     if closings:
+        still = (tasks.c.status != one for one in CLOSED)
         connection.execute(
-            tasks.update().where(tasks.c.key == sa.bindparam("_key"), *(tasks.c.status != one for one in CLOSED)).values(
+            tasks.update().where(tasks.c.key == sa.bindparam("_key"), *still).values(
                 status="dismissed", note=sa.bindparam("_why"), closed_at=when, closed_by="churnkit", updated_at=when),
             [{"_key": key, "_why": why} for key, why in closings.items()])
 
