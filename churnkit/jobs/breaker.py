@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from churnkit.learning.targets import Target
     from churnkit.signals.tables import Tables
     from churnkit.watch.drift import Spread
-    from churnkit.watch.evidence import Evidence
     from churnkit.watch.memory import Memory, Run
     from churnkit.watch.verdict import Verdict
 
@@ -244,8 +243,3 @@ def _draw(settings: Settings, found: Verdict, at: dt.datetime) -> None:
 
 def _picture(settings: Settings, target: str, at: dt.datetime) -> Path:
     return settings.state / "held" / f"{at:%Y%m%dT%H%M%SZ}-{target}.svg"
-
-
-def sentences(evidence: Sequence[Evidence]) -> str:
-    """A hold's evidence in one paragraph, for the held rows of a plan."""
-    return " ".join(one.says for one in evidence)

@@ -115,12 +115,11 @@ def _week(at: _Look) -> list[Evidence]:
     days = at.days
     rows = np.where(at.left_out[:, None], np.nan, days.rows)
     sums = np.full_like(rows, np.nan)
-    windows = np.lib.stride_tricks.sliding_window_view(rows, 7, axis=0).sum(axis=-1)
-    sums[6:] = windows
-    for age in range(AGES):  # days of the last week are of mixed ages: at their own
-        mixed = [days.rows[place, min(age + days.size - 1 - place, AGES - 1)] for place in range(-7, 0)]
-        sums[-1, age] = float(np.sum(mixed))
-    for one in at.odd(Series(sums), _WEEK, judged=1):
+    for back in range(7):  # the days of a week are of mixed ages, the last one the youngest
+        part = np.full(days.size, np.nan)
+        part[back:] = rows[:days.size - back, min(back, AGES - 1)]
+        sums[:, 0] = part if back == 0 else sums[:, 0] + part
+    for one in at.odd(Series(sums, span=7), _WEEK, judged=1):
         kind: Kind = "shrunken" if one.value < one.low else "grown"
         says = (f"{days.table}: {one.value:,.0f} rows in the seven days to {days.day(one.place)}, where the weeks "
                 f"before and the season explain {_between(one.low, one.high)}. "

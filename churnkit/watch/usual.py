@@ -57,10 +57,14 @@ class Odd:
 
 @dataclass(frozen=True)
 class Series:
-    """Counts by day and age, (days, AGES); with a base, such as all rows of the day, their share of it is judged."""
+    """Counts by day and age, (days, AGES); with a base, such as all rows of the day, their share of it is judged.
+
+    `span` is over how many days each count is summed: the days just before share rows with it, and explain nothing.
+    """
 
     counts: Numbers
     base: Numbers | None = None
+    span: int = 1
 
     def share(self, age: int) -> Numbers:
         """The counts of one age, or their shares."""
@@ -100,7 +104,7 @@ def odd(series: Series, bounds: Bounds, left_out: npt.NDArray[np.bool_], judged:
         usual = _median(known[[place - 7 * week for week in range(1, WEEKS + 1) if place >= 7 * week]], LEAST)
         if np.isnan(value) or np.isnan(usual) or not _matters(value, usual, usual, bounds):
             continue  # the other explanations only widen what is explained
-        one = _judge(known, series.weight(age), place, value, bounds)
+        one = _judge(known, series, place, bounds)
         if one is not None:
             found.append(one)
             out[place] = place not in accepted
@@ -113,12 +117,12 @@ def history(series: Series) -> bool:
     return int(np.isfinite(past).sum()) >= 7 * WEEKS + LEAST_POOL and float(np.nansum(past)) >= LEAST_POOL
 
 
-def explained(known: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+def explained(known: Numbers, span: int = 1) -> tuple[Numbers, Numbers, Numbers]:
     """For every day, what the weekday, the days just before and the year before make of it; missing where unknown."""
     usual = _medians(np.stack([_back(known, 7 * week) for week in range(1, WEEKS + 1)]), LEAST)
     tiny = 0.5 if np.nanmax(known, initial=0.0) > 1 else 1e-4
     off = (known + tiny) / (usual + tiny)
-    near = np.stack([_back(off, day) for day in range(1, NEAR_SPAN + 1)])
+    near = np.stack([_back(off, day) for day in range(span, span + NEAR_SPAN)])
     near[np.cumsum(np.isfinite(near), axis=0) > NEAR] = np.nan
     moved = _medians(near, 2)
     season = _medians(np.stack([_back(known, days) for days in (357, 364, 371)]), 2)
@@ -126,11 +130,12 @@ def explained(known: Numbers) -> tuple[Numbers, Numbers, Numbers]:
     return usual, usual * moved, usual * last_year
 
 
-def _judge(known: Numbers, weight: Numbers, place: int, value: float, bounds: Bounds) -> Odd | None:
+def _judge(known: Numbers, series: Series, place: int, bounds: Bounds) -> Odd | None:
     """One day against all three explanations; `known` may lack the day itself."""
-    start = max(0, place - POOL - 420)
-    part, here = np.append(known[start:place], value), weight[start:place + 1]
-    ways = explained(part)
+    age = min(len(known) - 1 - place, AGES - 1)
+    value = float(series.share(age)[place])
+    part, here = np.append(known[:place], value), series.weight(age)[:place + 1]
+    ways = explained(part, series.span)
     told = [float(way[-1]) for way in ways if np.isfinite(way[-1])]
     low, high = min(told), max(told)
     if not _matters(value, low, high, bounds):
