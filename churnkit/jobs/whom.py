@@ -178,6 +178,8 @@ def joined(first: pd.DataFrame, features: pd.DataFrame, labels: pd.DataFrame, *,
         labels: schemas.LABELS of the same points.
         good: The label that is hoped for: 1 for a sale, 0 for a loss or a failure.
     """
+    import numpy as np
+
     from churnkit.learning.uplift import Trial
     from churnkit.schemas import POINTS
 
@@ -186,8 +188,9 @@ def joined(first: pd.DataFrame, features: pd.DataFrame, labels: pd.DataFrame, *,
         features.drop(columns=[name for name in POINTS if name in features and name not in {"entity_id", "cutoff"}]),
         on=["entity_id", "cutoff"])
     names = [name for name in both if name not in {*TRIGGERED, "label"}]
-    return Trial(both[[*names, SCORE]], both["treated"], (both["label"].astype(int) == good).astype(float),
-                 both["propensity"], both["top"])
+    return Trial(both[[*names, SCORE]], both["treated"].to_numpy(dtype=bool),
+                 np.asarray(both["label"].astype(int) == good, dtype=np.float64), both["propensity"].to_numpy(dtype=float),
+                 both["top"].to_numpy(dtype=object))
 
 
 def _learn(settings: Settings, tables: Tables, target: Target, at: dt.datetime) -> tuple[dict[str, Any], str]:
@@ -223,7 +226,7 @@ def _trial(settings: Settings, tables: Tables, target: Target, at: dt.datetime) 
 
     outbox, store = open_outbox(settings), open_store(settings)
     always = [name for name, play in policy_of(settings).plays.items() if play.always]
-    tops = Book(pd.Timestamp(at), tables).accounts()["top"].to_dict()
+    tops = {str(name): str(top) for name, top in Book(pd.Timestamp(at), tables).accounts()["top"].items()}
     first = triggered(outbox.tasks(), outbox.arms(), tops, target.name, always)
     whole = replace(target, lead=dt.timedelta(0), horizon=target.lead + target.horizon)
     first = first[first["cutoff"] + whole.window <= at]

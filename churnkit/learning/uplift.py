@@ -212,7 +212,8 @@ class UpliftModel:
             features = tuple(data["features"])
             levels = {name: tuple(words) for name, words in data["levels"].items()}
             found = tuple((float(one["share"]), _part(one, parts, features)) for one in data["parts"])
-            told = {name: tuple(one) if isinstance(one, list) else one for name, one in data["verdict"].items()}
+            told: dict[str, Any] = {
+                name: tuple(one) if isinstance(one, list) else one for name, one in data["verdict"].items()}
             centre, level, steepness = map(float, data["line"])
             return cls(data["name"], data["learner"], features, levels, found, (centre, level, steepness),
                        Verdict(**told))
@@ -258,7 +259,7 @@ def crossfitted(rows: Rows, seed: int) -> tuple[dict[str, Floats], NDArray[np.in
 
 def ranks(told: Floats, fold: NDArray[np.intp]) -> Floats:
     """Each row's rank within its fold, between 0 and 1: fits of different folds differ in level, which says nothing."""
-    return pd.Series(told).groupby(fold).rank(pct=True).to_numpy(dtype=float)
+    return np.asarray(pd.Series(told).groupby(fold).rank(pct=True), dtype=np.float64)
 
 
 def judged(rows: Rows, told: Mapping[str, Floats], seed: int, resamples: int = RESAMPLES) -> Verdict:

@@ -75,7 +75,7 @@ def distance(one: Spread, other: Spread) -> float:
 
     >>> def at(*p): return Spread.of(dt.date(2026, 11, 1), np.array(p), "m", 1.0)
     >>> round(distance(at(.1, .2, .3), at(.1, .2, .3)), 2), round(distance(at(.1, .2), at(.8, .9)), 2)
-    (0.0, 1.0)
+    (0.0, 0.95)
     """
     points = np.concatenate([one.quantiles, other.quantiles])
     shares = [np.interp(points, each.quantiles, LEVELS, left=0.0, right=1.0) for each in (one, other)]

@@ -10,11 +10,12 @@ from small_tasks import AT, task
 
 from churnkit.outreach.book import Book, utc
 from churnkit.outreach.brief import brief, title
-from churnkit.outreach.candidates import current_scores, from_scores, from_signals
+from churnkit.outreach.candidates import causes_of, current_scores, from_scores, from_signals
 from churnkit.outreach.cases import also_of, case_of, open_file
 from churnkit.outreach.policy import Policy
 from churnkit.outreach.rules import signals_in
 from churnkit.outreach.wording import Wording
+from churnkit.outreach.worth import Effects
 
 BODY = "SECRET the customer wrote this"
 POLICY = Policy.default()
@@ -287,8 +288,8 @@ def case(name):
     cause = CAUSES[name]
     book, rules = Book(utc(AT), frames(**cause.tables)), policy(cause)
     current = current_scores(cause.scores, book.at)
-    found = from_scores(current, book, rules)[0]
-    found += from_signals(signals_in(book, rules), current, book, rules, set())
+    found = from_scores(current, causes_of(cause.reasons), book, rules, Effects())[0]
+    found += from_signals(signals_in(book, rules), current, book, rules, Effects(), answered=set())
     first, *others = sorted((one for one in found if one.account_id == "A01"), key=lambda one: one.rank_at_home)
     file = open_file(book, cause.reasons, [first], cause.tasks)
     urgent = first.play.signal in rules.human_first.signals

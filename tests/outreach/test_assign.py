@@ -34,7 +34,7 @@ def held(made):
 def test_control_passes_its_slots_on(change, team):
     """Who would have had a task without the control group is known: ghosts keep their rank, their slots are marked."""
     alone = change(team, capacity={"colleagues": 0})
-    given = scores({"A00": 0.9, "A02": 0.8, "A04": 0.7, "A06": 0.6, "A08": 0.5})  # all of them ann's, who has room for 3
+    given = scores({"A00": 0.9, "A02": 0.8, "A04": 0.7, "A06": 0.6, "A08": 0.5})  # all ann's, who has room for 3
     made = plan(given, None, frames(), alone, Before(arms=arms("A02")), at=AT)
     assert [(task.account_id, task.passed_on) for task in made.tasks] == [
         ("A00", False), ("A04", False), ("A06", True)]

@@ -1,4 +1,4 @@
-"""Who is left in peace: talks, caps, days off, hours, the policy's own suppressions, and cases that are opened again."""
+"""Who is left in peace: talks, caps, days off, hours, the policy's suppressions, and cases that are opened again."""
 
 import dataclasses
 import datetime as dt

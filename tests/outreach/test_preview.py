@@ -100,7 +100,7 @@ def test_one_accounts_reasoning(policy):
     made = plan(given, None, frames(support_tickets=ticket), policy, at=AT)
     said = preview.account(made, "A00", made.tasks)
     assert any(line.startswith("open since 2026-10-30: 'escalation'") for line in said)
-    assert "save_call: 50% x 0.15, what is believed of the play, of 9,600 EUR: about 660 EUR net of cost -> held " \
-           "(quiet): an escalation is open since 30 October 2026" in said
+    assert ("save_call: 50% x 0.15, what is believed of the play, of 9,600 EUR: about 660 EUR net of cost -> held "
+            "(quiet): an escalation is open since 30 October 2026") in said
     assert "expansion: no task (below threshold; 1.0%, opens at 20%)" in said
     assert not any("A01" in line for line in said)
