@@ -189,7 +189,8 @@ def joined(first: pd.DataFrame, features: pd.DataFrame, labels: pd.DataFrame, *,
         on=["entity_id", "cutoff"])
     names = [name for name in both if name not in {*TRIGGERED, "label"}]
     return Trial(both[[*names, SCORE]], both["treated"].to_numpy(dtype=bool),
-                 np.asarray(both["label"].astype(int) == good, dtype=np.float64), both["propensity"].to_numpy(dtype=float),
+                 np.asarray(both["label"].astype(int) == good, dtype=np.float64),
+                 both["propensity"].to_numpy(dtype=float),
                  both["top"].to_numpy(dtype=object))
 
 
