@@ -54,14 +54,14 @@ def test_another_salt_draws_others():
 
 def test_every_account_has_the_same_chance_over_salts():
     """Also the ones that come late, and those of small strata: counted over salts, against the binomial."""
-    tops, share, salts = made(60), 0.2, 60
+    tops, share, salts = made(60), 0.2, 40
     counts = np.zeros(60)
     for salt in range(salts):
         early = draw(tops[:35], Rule(share, f"s{salt}"), at=AT)
         counts += (draw(tops, Rule(share, f"s{salt}"), early, at=LATER)["arm"] == "control").to_numpy()
     p = [stats.binomtest(int(count), salts, share).pvalue for count in counts]
     assert min(p) > 0.001 / len(p)
-    assert abs(counts.sum() / (salts * 60) - share) < 0.015
+    assert abs(counts.sum() / (salts * 60) - share) < 0.02
 
 
 def test_every_place_has_the_same_chance_over_starts():
