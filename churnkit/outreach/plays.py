@@ -65,7 +65,7 @@ class Play(Frozen):
     cost: Money = 0.0
     effect: Annotated[float, Field(ge=-1, le=1)] = 0.1
     effect_weight: Annotated[float, Field(gt=0)] = 200.0
-    """How many contacted accounts the belief in `effect` is worth, against what is measured."""
+    """How many customers of the control group the belief in `effect` is worth, against what is measured."""
     likelihood: Share = 0.2
     always: bool = False
     approval: bool = False

@@ -12,6 +12,8 @@ import pandas as pd
 from churnkit.outreach.policy import Play, Ranking
 
 Basis = Literal["uplift", "effect", "prior"]
+MEASURED = 30
+"""So many customers kept apart make a play's effect a measured one; before, it is the belief, mended a little."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,14 @@ class Effects:
 
     @classmethod
     def read(cls, effects: pd.DataFrame | None, ranking: Ranking) -> Effects:
-        """From the table that `impact` writes: play, cause, segment, effect, low, high."""
+        """From the table that `impact` writes (effects.EFFECTS); with few customers kept apart it is still a belief."""
         if effects is None or effects.empty or not ranking.effects:
             return cls(uplift=ranking.uplift)
         rows = effects.to_dict("records")
+        told = {row["play"] for row in rows if not row["cause"] and not row["segment"] and row["n_control"] >= MEASURED}
         return cls({(row["play"], row["cause"] or "", row["segment"] or ""): Worth(
-            float(row["effect"]), "effect", float(row["low"]), float(row["high"])) for row in rows}, ranking.uplift)
+            float(row["effect"]), "effect" if row["play"] in told else "prior", float(row["low"]), float(row["high"]))
+            for row in rows}, ranking.uplift)
 
     def of(self, name: str, play: Play, cause: str, segment: str) -> Worth:
         """What is known closest to the case: its cause in its segment, its cause, its segment, its play; or belief."""

@@ -10,7 +10,8 @@ from churnkit.outreach.limits import Before
 from churnkit.outreach.plan import plan
 from churnkit.outreach.policy import Policy
 
-EFFECT = {"play": "save_call", "cause": "", "segment": "", "effect": 0.4, "low": 0.1, "high": 0.7}
+EFFECT = {"play": "save_call", "cause": "", "segment": "", "effect": 0.4, "low": 0.1, "high": 0.7,
+          "n_control": 60}
 
 
 def effects(**values):
@@ -34,6 +35,12 @@ def test_what_a_case_is_worth(policy, more, effect, by, net):
     assert (row["by"], row["became"]) == (by, "task")
     assert row["net"] == pytest.approx(net)
     assert made.tasks[0].rank_by == by
+
+
+def test_a_few_make_no_measure(policy):
+    """With a handful kept apart the belief is mended and stays a belief: nobody is left alone because of it."""
+    made = plan(scores({"A00": 0.5}), None, frames(), policy, Before(effects=effects(n_control=5)), at=AT)
+    assert list(zip(made.decisions["by"], made.decisions["effect"], strict=True)) == [("prior", 0.4)]
 
 
 @pytest.mark.parametrize("more", [{"uplift": -0.02, "uplift_skill": True}, {}])
