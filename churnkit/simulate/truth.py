@@ -111,7 +111,7 @@ def write(folder: Path, world: World, states: States, lives: Lives) -> None:
 def _accounts(world: World, states: States, lives: Lives) -> pa.Table:
     """Every account and cutoff, 28 days apart, at which a prediction would be made."""
     clock, deal, pushes = world.clock, lives.deal, (lives.push.churn, lives.push.growth)
-    dice = world.dice("truth")
+    dice, dogs = world.dice("truth"), world.sleeping
     pulls = ((states.churn, states.base_churn), (states.growth, states.base_growth))
     came = [states.log_hazard(*pull) for pull in pulls]
     parts = []
@@ -129,8 +129,8 @@ def _accounts(world: World, states: States, lives: Lives) -> pa.Table:
         called = seen[0] - left_over[0] + stronger(left_over[0], effect * spoken)
         talked = seen[1] - left_over[1] + stronger(left_over[1], sale * spoken)
         stays, stays_called = _leave(world, deal, (where, cutoff), (seen[0], called), new[0])
-        buys, buys_talked = (_grow(world, deal, (where, week), one, new[1]) for one in (seen[1], talked))
-        woken = np.where(world.sleeping[where], stays_called, stays)  # a sales talk is a call too
+        buys, buys_talked = _grow(world, deal, (where, week), (seen[1], talked), new[1])
+        woken = np.where(dogs[where], stays_called, stays)  # a sales talk is a call too
         left = ((deal.left >= first) & (deal.left < last))[where]
         in_lead = (deal.left < first)[where]
         bought = ((deal.bought > 0) & (deal.bought_at >= first) & (deal.bought_at < last))[:, where].any(axis=0)
@@ -142,7 +142,7 @@ def _accounts(world: World, states: States, lives: Lives) -> pa.Table:
             "churn_probability_if_contacted": 1 - stays_called,
             "churn_uplift": stays_called - stays,
             "contact_effect": effect,
-            "sleeping": world.sleeping[where],
+            "sleeping": dogs[where],
             "expansion_probability": buys * stays,
             "expanded": pa.array(bought & ~left, mask=in_lead),
             "expansion_probability_if_contacted": buys_talked * woken,
@@ -186,16 +186,19 @@ def _leave(world: World, deal: Contracts, asked: tuple[Array, np.datetime64], se
     return stays
 
 
-def _grow(world: World, deal: Contracts, asked: tuple[Array, int], seen: Array, new: Array) -> Array:
-    """Chance of an expansion in the window; none within REST weeks of the last one."""
+def _grow(world: World, deal: Contracts, asked: tuple[Array, int], seen: Sequence[Array], new: Array) -> list[Array]:
+    """Chance of an expansion in the window, one for each `seen`; none within REST weeks of the last one."""
     (accounts, week), growing = asked, world.dials.growing
     weeks = np.arange(AHEAD + 1)[:, None]
     last = np.where(deal.bought[:week, accounts] > 0, np.arange(week)[:, None], -REST).max(axis=0)
-    free = (week + weeks - last >= REST) * growing * np.exp(seen)
+    free = (week + weeks - last >= REST) * growing
     share = np.clip((LEAD + SPAN) / 7 - weeks, 0, 1) * (weeks >= LEAD // 7)
-    lead = np.exp(new[:LEAD // 7]).T @ free[:LEAD // 7]
-    window = np.exp(new).T @ (free * share)
-    return np.asarray((np.exp(-lead) * (1 - np.exp(-window))).mean(axis=0))
+    paths, buys = np.exp(new).T, []
+    for one in seen:
+        hazard = free * np.exp(one)
+        lead, window = paths[:, :LEAD // 7] @ hazard[:LEAD // 7], paths @ (hazard * share)
+        buys.append((np.exp(-lead) * (1 - np.exp(-window))).mean(axis=0))
+    return buys
 
 
 def _assets(world: World, drawn: Machines) -> pa.Table:
