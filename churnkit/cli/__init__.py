@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from churnkit.cli import breaker, models, uplift
+from churnkit.cli import breaker, models, uplift, world
 from churnkit.cli.audits import audits
 from churnkit.cli.screen import HERE, TODAY, At, DryRun, Folder, Json, Targets, cutoff, do
 from churnkit.cli.tasks import tasks
@@ -247,7 +247,8 @@ def upgrade(folder: Folder = HERE, as_json: Json = False) -> None:
     do(lambda: setup.upgrade(folder, cutoff(TODAY)), as_json)
 
 
-for command in (models.models, models.card, models.promote, models.rollback, breaker.release, uplift.uplift):
+for command in (models.models, models.card, models.promote, models.rollback, breaker.release, uplift.uplift,
+                world.quarter):
     app.command()(command)
 for group in (audits, tasks):
     app.add_typer(group)

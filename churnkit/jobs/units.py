@@ -118,8 +118,10 @@ def outcomes(tables: Tables, asked: pd.DataFrame, now: pd.Timestamp, span: pd.Ti
 
 def touched(tables: Tables, asked: pd.DataFrame, span: Any) -> pd.Series:
     """Whether a person approached the account within the span after the moment."""
+    from churnkit.outreach.peace import MACHINES
+
     events = tables["touches"]
-    by_hand = (events["direction"] == "outbound") & (events["by"].fillna("") != "bot")
+    by_hand = (events["direction"] == "outbound") & ~events["by"].isin(MACHINES)
     pairs = _within(asked, events[by_hand].rename(columns={"occurred_at": "happened"}), asked["triggered_at"] + span)
     return pd.Series(asked.index.isin(pairs["n"]), asked.index, name="touched")
 

@@ -15,6 +15,8 @@ from churnkit.outreach.task import CLOSED, Task
 from churnkit.outreach.words import clean, day
 
 _AIMS = list(AIMS.values())
+MACHINES = ("automation", "bot")
+"""Who sends touches that are no approach by a person."""
 _SAME = dt.timedelta(days=3)
 """A touch within so many days of a task is that task's own."""
 
@@ -82,8 +84,8 @@ def talks(book: Book, policy: Policy, signals: pd.DataFrame) -> dict[str, tuple[
 def touched(book: Book, tasks: Iterable[Task], policy: Policy) -> dict[str, tuple[dt.date, ...]]:
     """By account: the days on which it was or will be approached, by a task or by people's own outbound touches.
 
-    A touch close to a task of the account is that task's own and counts once; a bot's message is no touch. A task that
-    ended without an answer of a person's was never worked on.
+    A touch close to a task of the account is that task's own and counts once; a machine's message is no touch. A task
+    that ended without an answer of a person's was never worked on.
     """
     planned: dict[str, list[dt.date]] = defaultdict(list)
     for task in tasks:
@@ -91,7 +93,7 @@ def touched(book: Book, tasks: Iterable[Task], policy: Policy) -> dict[str, tupl
         if not task.ghost and worked and task.type != "review":
             planned[task.account_id].append(task.due)
     rows, since = book["touches"], book.at - pd.Timedelta(days=policy.caps.span_days)
-    rows = rows[(rows["direction"] == "outbound") & (rows["by"] != "bot") & (rows["occurred_at"] >= since)]
+    rows = rows[(rows["direction"] == "outbound") & ~rows["by"].isin(MACHINES) & (rows["occurred_at"] >= since)]
     days: dict[str, list[dt.date]] = defaultdict(list, {account: list(dues) for account, dues in planned.items()})
     for account, when in zip(rows["account_id"], rows["occurred_at"].dt.date, strict=True):
         if not any(abs(when - due) <= _SAME for due in planned.get(account, ())):
