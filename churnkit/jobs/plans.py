@@ -117,7 +117,7 @@ def rebuild(settings: Settings, outbox: Outbox, told: Retold) -> Rebuilt:
 
 def _compared(key: str, task: Mapping[str, Any], made: Task | None, at: dt.datetime) -> Rebuilt:
     """The task that was planned beside the one made again."""
-    moved = f"the raw tables tell something else of {at:%Y-%m-%d} now."
+    moved = f"the raw tables tell something else of {at:%Y-%m-%d} now, or the words of briefs were changed."
     if made is None:
         return Rebuilt(key, False, (f"The hashes match, and the plan made again has no such task: {moved}",))
     names = sorted(name for name, value in made.to_dict().items()
@@ -194,7 +194,7 @@ def _again(settings: Settings, outbox: Outbox, record: Mapping[str, Any], at: dt
     tasks = [one.task() for one in retell(outbox.audit()[:record["audit_rows"]]).values()]
     before = Before(
         tasks=tuple(sorted(tasks, key=lambda one: (one.account_id, one.key))), arms=arms, effects=effects,
-        suppressed=kept["suppressed"], stopped=kept["stopped"])
+        suppressed=kept["suppressed"], stopped=kept["stopped"], folder=settings.root)
     made = plan(load_day(settings, "scores", at), load_day(settings, "reasons", at),
                 known(settings, read(settings, at), at), Policy(**record["policy"]), before, at=at)
     return {task.key: task for task in (*made.tasks, *made.ghosts)}
@@ -222,7 +222,8 @@ def _named(settings: Settings, at: dt.datetime, number: int) -> Path:
 
 
 def _rows(frame: pd.DataFrame | None) -> Any:
-    return None if frame is None else json.loads(frame.to_json(orient="records", date_format="iso"))
+    """A frame's rows with every digit of their numbers; what is missing is None."""
+    return None if frame is None else frame.astype(object).where(frame.notna(), None).to_dict("records")
 
 
 def _digest(path: Path) -> str:

@@ -134,11 +134,12 @@ def folder(tmp_path):
     return tmp_path
 
 
-def do_plan(settings, at):
-    """One run of the plan, with its record."""
+def do_plan(settings, at, **more):
+    """One run of the plan, with its record; `more` of what it heeds."""
     outbox, policy = open_outbox(settings), Policy.default()
     arms = outbox.arms()
-    before = Before(tasks=tuple(outbox.tasks()), arms=pd.DataFrame(arms) if arms else None)
+    before = Before(tasks=tuple(outbox.tasks()), arms=pd.DataFrame(arms) if arms else None, folder=settings.root,
+                    **more)
     day = plans.load_day(settings, "scores", at), plans.load_day(settings, "reasons", at)
     made = plan(*day, plans.known(settings, read(settings, at), at), policy, before, at=at)
     plans.keep(settings, at, policy, before, outbox, {"v3": "m" * 64})
@@ -170,6 +171,22 @@ def test_tasks_are_made_again_from_their_inputs(folder, registry):
     assert "data h, model v3, policy" in next(iter(found.values())).sentences[0]
     plans.keep(load(folder), AT, Policy.default(), Before(), open_outbox(load(folder)))
     assert {one.same for one in rebuilt(folder).values()} == {True}  # a later record of that moment is not theirs
+
+
+def test_own_words_and_measured_effects_come_out_the_same(folder, registry):
+    """A workspace's own words, and an effect to its last digit, are inputs like the others."""
+    (folder / "words.toml").write_text('[en.labels]\nanswers = "Say one of {answers}."\n', encoding="utf-8")
+    settings = load(folder)
+    save(settings, "scores", "churn", LATER, scores({"A04": 0.9, "A05": 0.6}).assign(cutoff=pd.Timestamp(LATER)))
+    save(settings, "reasons", "churn", LATER, pd.DataFrame(columns=list(REASONS)))
+    do_plan(settings, LATER, effects=pd.DataFrame([{
+        "play": "save_call", "cause": "", "segment": "", "effect": 1 / 3, "sd": 0.01, "low": 0.1, "high": 0.6,
+        "n_treated": 600, "n_control": 60, "prior": 0.15}]))
+    tasks, found = {task.key: task for task in open_outbox(settings).tasks()}, rebuilt(folder)
+    assert {(task.rank_by, task.effect, found[key].same) for key, task in tasks.items()} == {
+        ("prior", 0.15, False), ("effect", 1 / 3, True)}, found
+    assert all("differs in body" in one.sentences[0] for one in found.values() if not one.same)
+    assert all("Say one of" in task.body for task in tasks.values() if task.rank_by == "effect")
 
 
 def test_which_hash_does_not_match_is_said(folder, registry):
