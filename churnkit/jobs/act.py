@@ -58,11 +58,11 @@ def plan(settings: Settings, tables: Tables, at: dt.datetime, *, dry_run: bool, 
         outbox.carry_out([*made.tasks, *made.ghosts], made.closings, _plain(made.arms), at,
                          run=f"plan {at:%Y-%m-%d}")
     rows = [{"due": task.due, "by": task.opened_by, "owner": task.owner, "task": task.title} for task in made.tasks]
-    held = made.held["why"].value_counts().to_dict() if len(made.held) else {}
+    held = {str(why): int(count) for why, count in made.held["why"].value_counts().items()}
     verb = "would be made" if dry_run else "made"
     counted = (f"New tasks {verb}: {len(made.tasks)}. Kept unsent because their accounts are the control group: "
                f"{len(made.ghosts)}.")
-    notes = [counted, *(f"held: {count} {why}" for why, count in held.items()), *found.notes]
+    notes = [counted, *preview.held(held), *found.notes]
     notes += [f"{target}: new tasks wait for a person. {words} To let them go: churnkit release {target} "
               f"{settings.root} --by NAME --why TEXT" for target, words in before.stopped.items()]
     data = {"tasks": [task.to_dict() for task in made.tasks], "ghosts": len(made.ghosts), "held": held,

@@ -223,7 +223,10 @@ def _named(settings: Settings, at: dt.datetime, number: int) -> Path:
 
 def _rows(frame: pd.DataFrame | None) -> Any:
     """A frame's rows with every digit of their numbers; what is missing is None."""
-    return None if frame is None else frame.astype(object).where(frame.notna(), None).to_dict("records")
+    if frame is None:
+        return None
+    rows: Any = frame.astype(object)
+    return rows.where(frame.notna(), None).to_dict("records")
 
 
 def _digest(path: Path) -> str:

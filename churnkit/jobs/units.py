@@ -49,7 +49,8 @@ def units_of(tables: Tables, tasks: Iterable[Task], arms: pd.DataFrame, plays: M
     rows["triggered_at"] = pd.to_datetime(rows["triggered_at"], utc=True).astype("datetime64[us, UTC]")
     rows["top"] = rows["account_id"].map(accounts["top"]).fillna(rows["account_id"])
     rows["segment"] = rows["account_id"].map(accounts["segment"]).fillna("")
-    rows = rows[rows["triggered_at"] <= now].merge(arms[["top", "arm", "stratum", "propensity"]], on="top")
+    drawn = by_chance(arms)[["top", "arm", "stratum", "propensity"]]
+    rows = rows[rows["triggered_at"] <= now].merge(drawn, on="top")
     rows = rows.sort_values(["triggered_at", "top", "play"], kind="stable")
     whole = rows.drop_duplicates("top").assign(play="", target="")
     rows = pd.concat([rows.drop_duplicates(["top", "play"]), whole], ignore_index=True)
@@ -61,6 +62,13 @@ def units_of(tables: Tables, tasks: Iterable[Task], arms: pd.DataFrame, plays: M
     return found[list(UNITS)]
 
 
+def by_chance(arms: pd.DataFrame) -> pd.DataFrame:
+    """The arms that could have been either: not the reserve, nor who was drawn while nobody was kept apart."""
+    drawn: pd.DataFrame = arms[arms["arm"].isin(["treated", "control"])
+                               & arms["propensity"].astype(float).between(0, 1, inclusive="neither")]
+    return drawn
+
+
 def enrolled_of(settings: Settings, tables: Tables, arms: pd.DataFrame, at: dt.datetime) -> pd.DataFrame:
     """One row per customer that was drawn, with what came of it from the draw until now: impact.ENROLLED.
 
@@ -69,7 +77,7 @@ def enrolled_of(settings: Settings, tables: Tables, arms: pd.DataFrame, at: dt.d
     """
     now = utc(at)
     accounts = Book(now, tables).accounts().reset_index(drop=True)
-    drawn = arms[arms["arm"].isin(["treated", "control"])].assign(
+    drawn = by_chance(arms).assign(
         triggered_at=lambda rows: pd.to_datetime(rows["drawn_at"], utc=True).astype("datetime64[us, UTC]"))
     rows = accounts[["account_id", "top", "segment"]].merge(drawn, on="top").reset_index(drop=True)
     asked = rows[["account_id", "triggered_at"]]

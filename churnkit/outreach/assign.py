@@ -55,7 +55,9 @@ def assign(leaders: Sequence[Candidate], arms: Mapping[str, str], state: State,
     made = _Case(ready, able, state, desk)
     kept = np.array([arms.get(one.account_id) == "control" and not one.play.always for one in ready], dtype=bool)
     first = allocate(made.offers, made.room(alike=True)).person
-    then = allocate(made.some(~kept), made.room()).person
+    room = made.room()
+    then = allocate(made.some(~kept), room).person
+    all_sent = room.total is not None and int((then >= 0).sum()) >= room.total
     slots: list[Slot] = []
     for place, one in enumerate(ready):
         ghost = bool(kept[place] and first[place] >= 0)
@@ -64,7 +66,7 @@ def assign(leaders: Sequence[Candidate], arms: Mapping[str, str], state: State,
             slots.append(Slot(one, desk.address(made.people[person]), made.due[place], ghost,
                               passed_on=not ghost and bool(first[place] < 0), had=made.had(place, int(person))))
         elif able[place]:
-            held.append(made.unmet(place, int((then >= 0).sum())))
+            held.append(made.unmet(place, all_sent=all_sent))
     held += [Held(slot.candidate, "control", "kept as a ghost, never sent") for slot in slots if slot.ghost]
     return sorted(slots, key=lambda slot: slot.candidate.rank), held
 
@@ -110,10 +112,9 @@ class _Case:
         before = int(self.before[place])
         return self.desk.address(self.people[before]) if before >= 0 and before != person else ""
 
-    def unmet(self, place: int, sent: int) -> Held:
-        """Why a candidate that somebody could have done waits."""
+    def unmet(self, place: int, *, all_sent: bool) -> Held:
+        """Why a candidate that somebody could have done waits; `all_sent`: the pilot's cap is reached."""
         one, pilot = self.ready[place], self.state.policy.pilot
-        total = self.room().total
-        if total is not None and sent >= total:
+        if all_sent:
             return Held(one, "max new per run", f"{pilot.max_new_per_run} a run while the pilot is on")
         return Held(one, "capacity", f"{self.desk.address(self.able[place][0][0])} is full around {self.due[place]}")

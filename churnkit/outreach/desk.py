@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from churnkit.outreach.book import Book
 from churnkit.outreach.plays import SUPPORT_LEAD, Play
 from churnkit.outreach.policy import Policy
+from churnkit.outreach.spans import WEEK
 from churnkit.outreach.task import CLOSED, Task
 
 _OWN = 1.0
@@ -110,6 +111,15 @@ class Desk:
     def load(self) -> dict[str, int]:
         """Open tasks by person."""
         return {person: len(dues) for person, dues in self._due.items()}
+
+    def fullest(self, new: Iterable[tuple[str, dt.date]]) -> dict[str, int]:
+        """The most tasks that fall due within any seven days by person, with `new` ones (person, due) on top."""
+        dues = {person: list(days) for person, days in self._due.items()}
+        for person, due in new:
+            dues.setdefault(person, []).append(due)
+        week = dt.timedelta(days=WEEK)
+        return {person: max((sum(start <= due < start + week for due in days) for start in set(days)), default=0)
+                for person, days in dues.items()}
 
     def capacity(self, person: str) -> int:
         """How many tasks may fall due within any seven days."""

@@ -148,7 +148,7 @@ def _checked(level: str, frame: pd.DataFrame) -> pd.DataFrame:
     if "passed_on" in frame and level == "triggered":
         frame = frame[~frame["passed_on"].astype("boolean").fillna(value=False).to_numpy(dtype=bool)]
     plain: dict[str, Any] = {"play": "", "target": "", "stratum": "", "score": np.nan, "value": np.nan,
-                             "mrr_before": np.nan, "touched": False, "triggered_at": pd.NaT}
+                             "mrr_before": np.nan, "touched": False, "triggered_at": pd.NaT, "propensity": np.nan}
     return frame.assign(**{name: value for name, value in plain.items() if name not in frame}).reset_index(drop=True)
 
 
@@ -190,8 +190,11 @@ def _row(part: _Part) -> dict[str, Any]:
 
 
 def _covariates(known: pd.DataFrame, outcome: str) -> Floats:
-    """What was known before the trigger and foretells the outcome: the score, and for money what there was before."""
-    before = ["mrr_before", "score"] if outcome == "mrr" else ["score"]
+    """What was known before the trigger and foretells the outcome: the score, and for money what there was before.
+
+    The chance of the draw stands first: where the share was changed, only customers drawn alike are compared.
+    """
+    before = ["propensity", "mrr_before", "score"] if outcome == "mrr" else ["propensity", "score"]
     return known[before].to_numpy(dtype=float)
 
 
@@ -267,7 +270,7 @@ def _money(part: _Part, data: Data) -> dict[str, float]:
         if not np.isfinite(value).any():
             return {}
         value = np.where(np.isfinite(value), value, np.nanmean(value))
-        data = data._replace(y=data.y * value, x=np.column_stack([data.x[:, -1] * value, value]))
+        data = data._replace(y=data.y * value, x=np.column_stack([data.x[:, 0], data.x[:, -1] * value, value]))
     found = difference(*data)
     ends = sorted(many * (found.value + side * found.reach() * found.error) for side in (-1, 1))
     return {"money": many * found.value, "money_low": ends[0], "money_high": ends[1]}

@@ -37,7 +37,7 @@ class Plan:
     task has expired, or it would sell to an account which is now being saved. `arms` says who belongs to the control
     group (control.ARMS), to be kept. `decisions` has one row (schemas.DECISIONS) for every candidate: what it was
     worth, by what, and what became of it. `load` says by person how many open tasks there were, how many
-    are new, and the capacity.
+    are new, how many then fall due in the fullest seven days, and the capacity.
     """
 
     tasks: tuple[Task, ...]
@@ -195,12 +195,13 @@ def _decisions(slots: Sequence[Slot], held: Sequence[Held]) -> pd.DataFrame:
 
 
 def _load(desk: Desk, slots: Sequence[Slot]) -> pd.DataFrame:
-    """By person: open tasks before this plan, new ones, and how many may fall due in any seven days."""
-    before, new = desk.load(), Counter(desk.person(slot.owner) for slot in slots if not slot.ghost)
-    people = sorted({*before, *new})
+    """By person: open tasks before this plan, new ones, how many fall due in the fullest week, and the capacity."""
+    given = [(desk.person(slot.owner), slot.due) for slot in slots if not slot.ghost]
+    before, new, fullest = desk.load(), Counter(person for person, _ in given), desk.fullest(given)
     return pd.DataFrame([{"owner": desk.address(one), "name": desk.name(one), "open": before.get(one, 0),
-                          "new": new[one], "per_week": desk.capacity(one)} for one in people],
-                        columns=["owner", "name", "open", "new", "per_week"])
+                          "new": new[one], "fullest": fullest[one], "per_week": desk.capacity(one)}
+                         for one in sorted({*before, *new})],
+                        columns=["owner", "name", "open", "new", "fullest", "per_week"])
 
 
 def _closings(state: State, scores: pd.DataFrame) -> dict[str, str]:

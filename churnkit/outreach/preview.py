@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -13,11 +13,31 @@ from churnkit.outreach.words import clean, day, listed, money, plural
 
 _BASIS = {"effect": "the measured effect of the play", "prior": "what is believed of the play"}
 _LIMITS = {
-    "capacity": "full weeks", "max new per run": "the pilot's cap", "touches": "the cap on touches",
-    "quiet": "talks that are open", "cool-down": "cool-downs", "precedence": "precedence, one task per account",
-    "suppressed": "suppressions", "pilot": "the pilot's list", "no owner": "a lack of people", "breaker": "the breaker",
-    "ghost": "the control group",
+    "capacity": "Full weeks hold", "max new per run": "The pilot's cap holds", "touches": "The cap on touches holds",
+    "quiet": "Open talks and days off hold", "cool-down": "Cool-downs hold",
+    "precedence": "Precedence (one new task per account, saving before serving before selling) holds",
+    "suppressed": "Suppressions hold", "pilot": "The pilot's list holds", "no owner": "A lack of people holds",
+    "breaker": "The breaker holds", "ghost": "The control group holds",
 }
+_HELD = {
+    "below threshold": "below what their play opens at or asks for", "no skill": "as the model's skill is not proven",
+    "lead time too short": "as no technician could be there in time", "already open": "as a task of theirs is open",
+    "control": "in the control group: kept as ghosts, never sent", "suppressed": "as they are to be left in peace",
+    "capacity": "as the weeks of those who could do it are full", "cool-down": "as a task of theirs was closed lately",
+    "precedence": "as something else of the same account goes first, or nothing may be sold to it now",
+    "touches": "as they were approached often enough lately", "quiet": "as a talk is open, or no working day is left",
+    "pilot": "outside the pilot", "max new per run": "by the pilot's cap of new tasks a run",
+    "no owner": "as nobody at work could take them", "breaker": "by the breaker",
+}
+
+
+def held(counts: Mapping[str, int]) -> list[str]:
+    """How many were held back, by reason, in words.
+
+    >>> held({"capacity": 3})
+    ['held: 3 as the weeks of those who could do it are full']
+    """
+    return [f"held: {count} {_HELD.get(why, why)}" for why, count in counts.items()]
 
 
 def difference(plan: Plan, tasks: Iterable[Task]) -> list[dict[str, Any]]:
@@ -31,11 +51,13 @@ def difference(plan: Plan, tasks: Iterable[Task]) -> list[dict[str, Any]]:
     now = pd.Series([task.owner for task in here], dtype=object).value_counts()
     gone = pd.Series([task.owner for task in here if task.key in plan.closings], dtype=object).value_counts()
     new = pd.Series([task.owner for task in plan.tasks], dtype=object).value_counts()
-    week = dict(zip(plan.load["owner"], plan.load["per_week"], strict=True)) if len(plan.load) else {}
+    week = plan.load.set_index("owner")[["fullest", "per_week"]].to_dict("index")
     return [{"owner": owner, "open": int(now.get(owner, 0)), "new": int(new.get(owner, 0)),
              "closing": int(gone.get(owner, 0)),
              "then": int(now.get(owner, 0)) + int(new.get(owner, 0)) - int(gone.get(owner, 0)),
-             "per week": int(week.get(owner, 0))} for owner in sorted({*now.index, *gone.index, *new.index})]
+             "fullest week": int(week.get(owner, {}).get("fullest", 0)),
+             "may": int(week.get(owner, {}).get("per_week", 0))}
+            for owner in sorted({*now.index, *gone.index, *new.index})]
 
 
 def costs(plan: Plan) -> list[dict[str, Any]]:
@@ -56,8 +78,8 @@ def costs(plan: Plan) -> list[dict[str, Any]]:
 
 def sentences(plan: Plan) -> list[str]:
     """What the limits cost, in words."""
-    said = [f"{_LIMITS[row['limit']][:1].upper()}{_LIMITS[row['limit']][1:]} hold back "
-            f"{plural(row['held'], 'candidate')}, expected to bring {row['expected net']} net." for row in costs(plan)]
+    said = [f"{_LIMITS[row['limit']]} back {plural(row['held'], 'candidate')}, expected to bring "
+            f"{row['expected net']} net." for row in costs(plan)]
     passed = sum(task.passed_on for task in plan.tasks)
     if passed:
         said.append(f"{plural(passed, 'task')} took a slot that the control group passed on; they are left out of the "
@@ -67,7 +89,7 @@ def sentences(plan: Plan) -> list[str]:
         said.append(f"{plural(len(moved), 'account')} would go to other hands than its last task: "
                     f"{listed([clean(one, 40) for one in moved['account_id'].head(5)])}"
                     + (f" and {len(moved) - 5} more." if len(moved) > 5 else "."))
-    full = plan.load[(plan.load["open"] + plan.load["new"] >= plan.load["per_week"])] if len(plan.load) else plan.load
+    full = plan.load[plan.load["fullest"] >= plan.load["per_week"]] if len(plan.load) else plan.load
     if len(plan.tasks) and len(full):
         names = [clean(one, 40) for one in full["owner"].head(5)]
         more = len(full) - len(names)

@@ -167,6 +167,20 @@ def test_a_target_counts_a_customer_once_in_its_error():
     assert both["high"] - both["low"] == pytest.approx(one["high"] - one["low"], rel=0.05)
 
 
+def test_a_changed_share_does_not_tilt_the_comparison():
+    """Customers at risk were drawn first, at another share: those drawn alike are compared, and no effect is none."""
+    rng, n = np.random.default_rng(5), 20_000
+    early = np.arange(n) < n // 2
+    share = np.where(early, 0.1, 0.5)
+    frame = made(n, score=np.nan, propensity=share, arm=np.where(rng.random(n) < share, "control", "treated"),
+                 churned=(rng.random(n) < np.where(early, 0.5, 0.1)).astype(float))
+    found = asked_of(frame)
+    assert found["difference"] > 0.1  # the treated are those at risk
+    assert abs(found["adjusted"]) < 0.02
+    assert found["adjusted_low"] < 0 < found["adjusted_high"]
+    assert found["money_low"] < 0 < found["money_high"]
+
+
 def test_all_that_were_drawn_stand_beside_the_triggered():
     """Intention to treat: the same outcomes over everybody, diluted by those for whom nothing opened."""
     enrolled = made(5000, effect=0.05).query("play == ''")[["top", "arm", "stratum", "score", "churned"]]

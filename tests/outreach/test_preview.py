@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 from small_book import ago, frames, scores
-from small_tasks import AT
+from small_tasks import AT, task
 
 from churnkit.outreach import preview
 from churnkit.outreach.limits import Before
@@ -96,7 +96,17 @@ def test_a_preview_says_what_each_limit_costs(policy):
     assert preview.sentences(made)[0] == "Full weeks hold back 1 candidate, expected to bring 804 EUR net."
     first = made.tasks[0]
     assert preview.difference(made, [first]) == [
-        {"owner": "ann@us.example", "open": 1, "new": 3, "closing": 0, "then": 4, "per week": 3}]
+        {"owner": "ann@us.example", "open": 1, "new": 3, "closing": 0, "then": 4, "fullest week": 3, "may": 3}]
+    assert preview.sentences(made)[-1] == "With a full week or more: ann@us.example."
+
+
+def test_a_week_is_full_by_what_falls_due_in_it(policy):
+    """Open tasks of different weeks do not add up to a full one."""
+    late = [task(n, due=ago(-14 - 10 * n).date()) for n in (2, 4)]  # two weeks of ann's, who has room for three a week
+    made = plan(scores({"A00": 0.9}), None, frames(), policy, late, at=AT)
+    [ann] = made.load[made.load["owner"] == "ann@us.example"].to_dict("records")
+    assert (ann["open"], ann["new"], ann["fullest"], ann["per_week"]) == (2, 1, 1, 3)
+    assert not any("full week" in line for line in preview.sentences(made))
 
 
 def test_one_accounts_reasoning(policy):

@@ -9,7 +9,7 @@ import pytest
 
 from churnkit.errors import OutreachError
 from churnkit.jobs import proof, setup
-from churnkit.jobs.units import SPAN, enrolled_of, units_of
+from churnkit.jobs.units import SPAN, by_chance, enrolled_of, units_of
 from churnkit.jobs.workspace import open_outbox, read
 from churnkit.outreach.control import Rule, draw, tops_of
 from churnkit.outreach.impact import ENROLLED, UNITS
@@ -189,3 +189,10 @@ def test_without_a_control_group_the_report_says_so(home):
     report = proof.impact(settings, tables, AT, arms[:0])
     assert "share = 0.1" in report.notes[0]
     assert report.rows[0]["tasks"] > 0
+
+
+def test_who_was_drawn_while_nobody_was_kept_apart_is_left_out():
+    """A share of 0 makes no experiment, and neither does the reserve."""
+    arms = pd.DataFrame({"top": list("ABCD"), "arm": ["treated", "treated", "reserve", "control"],
+                         "propensity": [0.0, 0.1, 0.0, 0.1]})
+    assert list(by_chance(arms)["top"]) == ["B", "D"]
