@@ -11,9 +11,10 @@ import pytest
 from churnkit.errors import ModelError
 from churnkit.learning import metalearners
 from churnkit.learning.metalearners import BLEND, LEARNERS, Rows, folds
+from churnkit.learning.proven import TAUGHT_BACK, judged, ranks
 from churnkit.learning.qini import Arms, qini, resampled
 from churnkit.learning.trees import matrix, word_levels
-from churnkit.learning.uplift import TAUGHT_BACK, Trial, UpliftModel, contacted, judged, rank_by, ranks
+from churnkit.learning.uplift import Trial, UpliftModel, contacted, rank_by
 from churnkit.simulate.responses import UNSEEN, responses
 
 CAPACITY, NEW = 0.2, 20_000
