@@ -1,8 +1,8 @@
 """A made-up experiment with known uplift: accounts some of whom a contact keeps, and some of whom it drives out.
 
-What the plan would see is not who responds but what correlates with it: tickets, use, and how far an account helps
-itself. The sleeping dogs (calm accounts that help themselves and are due to renew) are riskier than the rest, so that
-ranking by probability alone finds them first.
+What the plan would see is not who responds but what correlates with it: tickets, use, how far an account helps itself,
+and what a churn model tells. The sleeping dogs (calm accounts that help themselves and are due to renew) are riskier
+than the rest, so that ranking by probability alone finds them first.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Kind = Literal["dogs", "same", "none"]
+BLUR = 0.4
+"""How far the log-odds of a churn model's answer, `model_probability`, stray from the truth."""
 
 
 def responses(accounts: int, seed: int = 7, *, kind: Kind = "dogs", control: float = 0.5) -> pd.DataFrame:
@@ -46,9 +48,10 @@ def responses(accounts: int, seed: int = 7, *, kind: Kind = "dogs", control: flo
     treated = rng.random(accounts) >= control
     left = rng.random(accounts) < np.clip(risk - np.where(treated, uplift, 0.0), 0.0, 1.0)
     noise = {f"noise_{number}": rng.normal(size=accounts) for number in range(4)}
+    told = 1 / (1 + np.exp(-(raw + BLUR * rng.normal(size=accounts))))
     return pd.DataFrame({
         "tickets_open": tickets, "self_service_share": self_service, "days_to_renewal": renewal, "events_28d": events,
-        "plan": plan.astype(object), **noise, "treated": treated, "propensity": 1 - control,
+        "plan": plan.astype(object), **noise, "model_probability": told, "treated": treated, "propensity": 1 - control,
         "stayed": (~left).astype(float), "risk": risk, "uplift": uplift})
 
 

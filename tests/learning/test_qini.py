@@ -129,6 +129,7 @@ def test_many_places_are_as_good_as_all():
     assert drawn == pytest.approx(qini(Arms.of(y[again], treated[again]), uplift[again]), abs=2e-4)
 
 
+@pytest.mark.slow
 def test_the_interval_covers():
     """95% intervals of a fixed ranking hold its true value in 91 to 99 of 100 draws of the world."""
     big = some(400_000, 99, ties=False)

@@ -208,6 +208,7 @@ def test_before_an_outcome_is_known_it_says_when(book):
     assert "no task or ghost has an outcome yet; an outcome needs 134 days" in report.notes[0]
 
 
+@pytest.mark.slow
 def test_with_enough_accounts_a_model_is_kept(book, monkeypatch):
     """From the outbox, the store and the tables: features at the trigger, outcomes after it, and a verdict."""
     monkeypatch.setattr("churnkit.learning.uplift.LEAST_ROWS", 20)
