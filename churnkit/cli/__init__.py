@@ -8,10 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from churnkit.cli import breaker, models, uplift, world
-from churnkit.cli.audits import audits
+from churnkit.cli import audits, breaker, models, tasks, uplift, world
 from churnkit.cli.screen import HERE, TODAY, At, DryRun, Folder, Json, Targets, cutoff, do
-from churnkit.cli.tasks import tasks
 from churnkit.cutoffs import duration
 
 __all__ = ["app", "main", "pipeline"]
@@ -250,7 +248,7 @@ def upgrade(folder: Folder = HERE, as_json: Json = False) -> None:
 for command in (models.models, models.card, models.promote, models.rollback, breaker.release, uplift.uplift,
                 world.quarter):
     app.command()(command)
-for group in (audits, tasks):
+for group in (audits.audits, tasks.tasks):
     app.add_typer(group)
 
 def main() -> None:

@@ -92,12 +92,12 @@ class Book:
 
     def moods(self) -> pd.DataFrame:
         """What customers wrote as moods, in time; no table of the contract: who has it gives it."""
-        if "moods" not in set(self.tables):
-            return pd.DataFrame(columns=["account_id", "ticket_id", "occurred_at", "polarity"])
+        columns = ["account_id", "ticket_id", "occurred_at", "known_at", "polarity"]
+        if "moods" not in set(self.tables) or not set(columns) <= set(self.tables["moods"]):
+            return pd.DataFrame(columns=columns)
         rows = self.tables["moods"]
-        if "known_at" in rows:
-            rows = rows[~(rows["known_at"] > self.at) & (rows["occurred_at"] < self.at)]
-        return rows.sort_values("occurred_at", kind="stable") if "occurred_at" in rows else rows
+        rows = rows[~(rows["known_at"] > self.at) & (rows["occurred_at"] < self.at)]
+        return rows.sort_values("occurred_at", kind="stable")
 
     def suppressions(self) -> pd.DataFrame:
         """The suppressions that hold at this moment."""
