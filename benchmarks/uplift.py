@@ -161,7 +161,7 @@ def main() -> None:
     options.add_argument("--runs", type=int, help="runs of either kind; 40, or 2 when small")
     asked = options.parse_args()
     rows, seeds, runs = (3000, 1, 2) if asked.small else (8000, 10, 40)
-    sizes = ((3000, 0.1),) if asked.small else ((4000, 0.5), (8000, 0.1), (16_000, 0.1))
+    sizes = ((3000, 0.1),) if asked.small else ((4000, 0.5), (8000, 0.1), (16_000, 0.1), (32_000, 0.1))
     runs = runs if asked.runs is None else asked.runs
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
         result = {"benchmark": "uplift", "policies": policies(pool, rows, 0.5, seeds, tuple(WAYS)),
