@@ -9,6 +9,7 @@ import typer
 
 from churnkit.cli.bare import Bare
 from churnkit.cli.screen import HERE, TODAY, At, DryRun, Folder, Json, cutoff, do
+from churnkit.cutoffs import duration
 
 
 class _Sync(Bare):
@@ -40,6 +41,32 @@ def now(folder: Folder = HERE, at: At = TODAY, dry_run: DryRun = False, as_json:
     from churnkit import jobs
 
     do(lambda: jobs.sync(folder, cutoff(at), dry_run=dry_run), as_json)
+
+
+@sync.command()
+def status(folder: Folder = HERE,
+           every: Annotated[str | None, typer.Option(help="How often it is to run, such as 1h; left out: [crm_options] "
+                                                          "every.")] = None,
+           as_json: Json = False) -> None:
+    """Say when the last run was and what waits; exit code 3 where the sync is late.
+
+    Example: churnkit sync status acme --every 1h
+    """
+    from churnkit.jobs import syncs
+
+    do(lambda: syncs.status(folder, _now(), duration(every) if every else None), as_json)
+
+
+@sync.command()
+def recall(folder: Folder = HERE, *, run: Annotated[str, typer.Option(help="The run, such as 'plan 2026-11-01'.")],
+           by: By, as_json: Json = False) -> None:
+    """Close a run's tasks that nobody has begun, here and with the next sync in the CRM.
+
+    Example: churnkit sync recall acme --run "plan 2026-11-01" --by "Ada Lim"
+    """
+    from churnkit.jobs import syncs
+
+    do(lambda: syncs.recall(folder, run, _now(), by=by), as_json)
 
 
 @dead.command("list")

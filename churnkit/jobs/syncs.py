@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from churnkit.errors import OutreachError
+from churnkit.errors import OutreachError, did_you_mean
 from churnkit.jobs.report import HELD_BACK, Report
 from churnkit.jobs.workspace import open_outbox, workspace
 from churnkit.settings import Settings, load
@@ -19,17 +19,46 @@ _SHORT = 12
 def sync(settings: Settings, at: dt.datetime, *, dry_run: bool) -> Report:
     """Pending tasks to the CRM, answers back into the raw table outreach_outcomes."""
     from churnkit.outreach.crm.base import connect
+    from churnkit.outreach.status import Rules
     from churnkit.outreach.sync import sync as push
     from churnkit.outreach.sync import write_outcomes
 
-    outbox = open_outbox(settings)
-    done = push(outbox, connect(settings.crm, settings.crm_options, settings.root), at=at, dry_run=dry_run)
+    outbox, rules = open_outbox(settings), Rules.of(settings.crm_options)
+    crm = connect(settings.crm, settings.crm_options, settings.root)
+    done = push(outbox, crm, at=at, dry_run=dry_run, rules=rules)
     if not dry_run:
         write_outcomes(outbox, settings.path(settings.raw) / "outreach_outcomes.csv")
     counts = asdict(done)
     said = ", ".join(f"{count} {what}" for what, count in counts.items() if isinstance(count, int) and count)
     notes = [f"sync to {done.where}: {said or 'nothing to do'}.", *done.problems]
     return Report("sync", rows=list(done.differences), notes=notes, data=counts, code=HELD_BACK if done.problems else 0)
+
+
+def status(folder: Path, now: dt.datetime, every: dt.timedelta | None = None) -> Report:
+    """The last run, the lag, what waits, and whether the sync is late; code HELD_BACK where it is."""
+    from churnkit.outreach.status import Rules
+    from churnkit.outreach.status import status as look
+
+    settings = load(folder)
+    found = look(open_outbox(settings), settings.crm, now, every or Rules.of(settings.crm_options).every)
+    return Report("sync status", notes=found.sentences(), data=asdict(found), code=HELD_BACK if found.late else 0)
+
+
+def recall(folder: Path, run: str, at: dt.datetime, *, by: str) -> Report:
+    """A run's untouched tasks are closed here, and by the next sync in the CRM.
+
+    Raises:
+        OutreachError: If no task is of that run; names the runs.
+    """
+    with workspace(folder) as settings:
+        outbox = open_outbox(settings)
+        runs = outbox.runs()
+        if run not in runs:
+            raise OutreachError(f"No task is of the run '{run}'.{did_you_mean(run, runs)} The latest runs: "
+                                f"{', '.join(runs[-5:]) or 'none'}.")
+        done = outbox.recall(run, at, actor=by)
+    said = f"Recalled {run} by {by}: {done} closed, what people have begun stays. The next sync tells the CRM."
+    return Report("sync recall", notes=[said], data={"run": run, "closed": done})
 
 
 def dead_list(folder: Path) -> Report:

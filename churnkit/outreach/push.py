@@ -30,10 +30,14 @@ CHUNK = 500
 
 
 class Clock(Protocol):
-    """The wall clock, for leases and waits alone; tests turn it."""
+    """Both clocks, for leases, waits and rate budgets alone; tests turn them."""
 
     def now(self) -> dt.datetime:
         """The moment, in UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that only go on."""
         ...
 
     def sleep(self, seconds: float) -> None:

@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from small_clock import Clock
 from small_tasks import AT, task
 
 from churnkit.errors import BusyError, OutreachError, SettingsError
@@ -19,21 +20,6 @@ from churnkit.outreach.outbox import Outbox
 from churnkit.outreach.sync import sync, write_outcomes
 
 LATER = AT + dt.timedelta(days=1)
-
-
-class Clock:
-    """A clock that tests turn; sleeping moves it."""
-
-    def __init__(self):
-        self.time = AT
-
-    def now(self):
-        """Its time."""
-        return self.time
-
-    def sleep(self, seconds):
-        """Turns on."""
-        self.time += dt.timedelta(seconds=seconds)
 
 
 @pytest.fixture

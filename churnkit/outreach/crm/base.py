@@ -126,6 +126,10 @@ _KNOWN: Mapping[str, str] = {
     "files": "churnkit.outreach.crm.files:connect", "memory": "churnkit.outreach.crm.memory:connect"}
 
 
+ENGINE = ("portal", "every")
+"""Options of `[crm_options]` that are the sync's own: status.Rules. No connector sees them."""
+
+
 def connect(name: str, options: Mapping[str, str] | None = None, root: str | Path = ".") -> Crm:
     """The CRM of that name, with the options of `[crm_options]`; relative paths are the workspace's.
 
@@ -137,4 +141,4 @@ def connect(name: str, options: Mapping[str, str] | None = None, root: str | Pat
                             f"Known: {', '.join(_KNOWN)}.")
     module, function = _KNOWN[name].split(":")
     make: Callable[[Mapping[str, Any], Path], Crm] = getattr(import_module(module), function)
-    return make(options or {}, Path(root))
+    return make({key: value for key, value in (options or {}).items() if key not in ENGINE}, Path(root))
