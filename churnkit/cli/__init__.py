@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from churnkit.cli import audits, breaker, models, tasks, uplift, world
+from churnkit.cli import audits, breaker, models, sync, tasks, uplift, world
+from churnkit.cli.bare import Bare
 from churnkit.cli.screen import HERE, TODAY, At, DryRun, Folder, Json, Targets, cutoff, do
 from churnkit.cutoffs import duration
 
@@ -64,16 +65,10 @@ def check(folder: Folder = HERE, at: At = TODAY, as_json: Json = False) -> None:
     do(lambda: jobs.check(folder, cutoff(at)), as_json)
 
 
-class _Features(typer.core.TyperGroup):
+class _Features(Bare):
     """`churnkit features ...` computes, unless it names one of the other commands."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        known = {*self.commands, *self.get_help_option_names(ctx)}
-        return super().parse_args(ctx, args if args and args[0] in known else ["compute", *args])
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        self.commands["compute"].format_options(ctx, formatter)
-        self.format_commands(ctx, formatter)
+    bare = "compute"
 
 
 features_app = typer.Typer(cls=_Features, rich_markup_mode=None, help="""Compute features into the store, or list them.
@@ -168,17 +163,6 @@ def plan(folder: Folder = HERE, at: At = TODAY, dry_run: DryRun = False,
 
 
 @app.command()
-def sync(folder: Folder = HERE, at: At = TODAY, dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Push pending tasks, bring answers back.
-
-    Example: churnkit sync acme --dry-run
-    """
-    from churnkit import jobs
-
-    do(lambda: jobs.sync(folder, cutoff(at), dry_run=dry_run), as_json)
-
-
-@app.command()
 def run(folder: Folder = HERE, at: At = TODAY, as_json: Json = False) -> None:
     """Do all of a day's stations.
 
@@ -248,7 +232,7 @@ def upgrade(folder: Folder = HERE, as_json: Json = False) -> None:
 for command in (models.models, models.card, models.promote, models.rollback, breaker.release, uplift.uplift,
                 world.quarter):
     app.command()(command)
-for group in (audits.audits, tasks.tasks):
+for group in (audits.audits, sync.sync, tasks.tasks):
     app.add_typer(group)
 
 def main() -> None:

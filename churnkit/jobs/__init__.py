@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from churnkit.errors import FeatureError
-from churnkit.jobs import act, fitting, learn, told
+from churnkit.jobs import act, fitting, learn, syncs, told
 from churnkit.jobs.report import HELD_BACK, Report
 from churnkit.jobs.workspace import entities, load_day, open_outbox, open_registry, open_store, read, targets, workspace
 from churnkit.settings import load
@@ -101,7 +101,7 @@ def plan(folder: Path, at: dt.datetime, *, dry_run: bool = False, account: str |
 def sync(folder: Path, at: dt.datetime, *, dry_run: bool = False) -> Report:
     """What is pending goes to the CRM, and what people answered comes back as the raw table outreach_outcomes."""
     with workspace(folder) as settings:
-        return act.sync(settings, at, dry_run=dry_run)
+        return syncs.sync(settings, at, dry_run=dry_run)
 
 
 def explain(folder: Path, entity: str, at: dt.datetime) -> Report:
@@ -171,7 +171,7 @@ def run(folder: Path, at: dt.datetime) -> Report:
         notes += learn.late(tables, at)
         scored, more = learn.score_all(settings, tables, at)
         planned = act.plan(settings, tables, at, dry_run=False)
-        synced = act.sync(settings, at, dry_run=False)
+        synced = syncs.sync(settings, at, dry_run=False)
     notes = [*notes, *more, *planned.notes, *synced.notes]
     data = {"at": at.isoformat(), "models": trained, "scores": scored, "plan": planned.data, "sync": synced.data}
     return Report("run", planned.texts, planned.rows, notes, data, code=planned.code or synced.code or held)

@@ -1,11 +1,11 @@
-"""Planning and syncing on an open workspace."""
+"""Planning on an open workspace."""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from churnkit.errors import OutreachError
@@ -101,19 +101,3 @@ def _plain(arms: pd.DataFrame) -> list[dict[str, Any]]:
 
     return [{str(name): None if pd.isna(value) else value for name, value in row.items()}
             for row in arms.to_dict("records")]
-
-
-def sync(settings: Settings, at: dt.datetime, *, dry_run: bool) -> Report:
-    """Pending tasks to the CRM, answers back into the raw table outreach_outcomes."""
-    from churnkit.outreach.crm.base import connect
-    from churnkit.outreach.sync import sync as push
-    from churnkit.outreach.sync import write_outcomes
-
-    outbox = open_outbox(settings)
-    done = push(outbox, connect(settings.crm, settings.crm_options, settings.root), at=at, dry_run=dry_run)
-    if not dry_run:
-        write_outcomes(outbox, settings.path(settings.raw) / "outreach_outcomes.csv")
-    counts = asdict(done)
-    said = ", ".join(f"{count} {what}" for what, count in counts.items() if isinstance(count, int) and count)
-    notes = [f"sync to {done.where}: {said or 'nothing to do'}.", *done.problems]
-    return Report("sync", rows=list(done.differences), notes=notes, data=counts, code=HELD_BACK if done.problems else 0)

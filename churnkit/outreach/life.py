@@ -44,7 +44,7 @@ ALLOWED: Mapping[tuple[str, str], frozenset[Who]] = MappingProxyType({
     ("kept", "dismissed"): _US,
     ("proposed", "queued"): _PEOPLE, ("proposed", "snoozed"): _PEOPLE, ("proposed", "dismissed"): _US | _PEOPLE,
     ("queued", "synced"): _CRM, ("queued", "refused"): _CRM,
-    ("refused", "queued"): _US, ("refused", "synced"): _CRM,
+    ("refused", "queued"): _US | _PEOPLE, ("refused", "synced"): _CRM,
     **{(stage, "dismissed"): _US | _PEOPLE for stage in _OPEN},
     **{(stage, begun): _PEOPLE for stage in _OPEN for begun in _BEGUN},
     **{("in_progress", stage): _PEOPLE for stage in (*_OPEN, "snoozed", *CLOSED)},
@@ -98,7 +98,7 @@ class Standing:
             return "proposed"
         if self.there:
             return "synced"
-        return "refused" if self.sending in {"rejected", "dead"} else "queued"
+        return "refused" if self.sending in {"rejected", "dead", "dropped"} else "queued"
 
 
 NOWHERE = Standing("")

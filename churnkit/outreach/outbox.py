@@ -209,6 +209,12 @@ class Outbox:
             _refuse_going_back(connection, when)
             return len(moves.shut(connection, dict.fromkeys(keys, why), when, actor)[0])
 
+    def runs(self) -> list[str]:
+        """The names of the runs that planned tasks, the latest last."""
+        query = sa.select(tasks.c.run).where(tasks.c.run.is_not(None)).group_by(tasks.c.run)
+        with self.engine.connect() as connection:
+            return list(connection.scalars(query.order_by(sa.func.max(tasks.c.created_at), tasks.c.run)))
+
     def recall(self, run: str, at: dt.datetime, actor: str = "recall") -> int:
         """Closes a run's untouched tasks, here and, where they were sent, in the CRM; returns how many."""
         when = stamp(at)

@@ -24,16 +24,22 @@ T = TypeVar("T")
 
 ROUNDS = 4
 """How often one run tries again what failed for a passing reason."""
+PATIENCE = 60.0
+"""How many seconds one run waits at a time at most; where the CRM asks for more, the rest waits for a later run."""
 GIVE_UP = 20
 """After so many attempts a row is dead: a person must look at it."""
 CHUNK = 500
 
 
 class Clock(Protocol):
-    """The wall clock, for leases and waits alone; tests turn it."""
+    """Both clocks, for leases, waits and rate budgets alone; tests turn them."""
 
     def now(self) -> dt.datetime:
         """The moment, in UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that only go on."""
         ...
 
     def sleep(self, seconds: float) -> None:
@@ -75,6 +81,7 @@ class Run:
     clock: Clock
     lease: Lease
     report: SyncReport
+    down: CrmDownError | None = None
 
     @property
     def when(self) -> str:
@@ -92,7 +99,8 @@ def patiently(run: Run, step: Callable[[], None]) -> None:
         try:
             step()
         except CrmDownError as down:
-            if not down.today or attempt == ROUNDS - 1:
+            if not down.today or attempt == ROUNDS - 1 or (down.wait or 0) > PATIENCE:
+                run.down = down
                 run.report.problems.append(f"{down} What is left waits for the next run.")
                 raise Enough from None
             pause(run, attempt, down.wait)
@@ -103,7 +111,7 @@ def patiently(run: Run, step: Callable[[], None]) -> None:
 def pause(run: Run, attempt: int, wait: float | None = None) -> None:
     """Waits as long as the CRM asked for, else longer each time, and never quite alike."""
     jitter = random.uniform(0.5, 1.5)  # noqa: S311 -- spreads retries, hides nothing
-    run.clock.sleep(min(2.0**attempt * jitter if wait is None else wait, 60.0))
+    run.clock.sleep(min(2.0**attempt * jitter, PATIENCE) if wait is None else wait)
 
 
 def settle_doubts(run: Run) -> None:

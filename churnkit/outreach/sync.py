@@ -8,22 +8,24 @@ import datetime as dt
 import io
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 
 from churnkit.errors import OutreachError
 from churnkit.outreach import ledger
+from churnkit.outreach.budget import Budget, alone_until, leave_alone
 from churnkit.outreach.chain import record
-from churnkit.outreach.crm.base import Crm, Remote
+from churnkit.outreach.crm.base import Crm, Metered, Remote
 from churnkit.outreach.crm.files import cell, write_atomically
 from churnkit.outreach.lease import Lease
 from churnkit.outreach.ledger import stamp, tasks, writing
-from churnkit.outreach.life import SNOOZE
 from churnkit.outreach.moves import CHUNK, Answer, answer, closing_words
 from churnkit.outreach.outbox import Outbox
 from churnkit.outreach.push import Clock, Enough, Run, SyncReport, arrived, batches, patiently, push
+from churnkit.outreach.status import Rules, remember
 from churnkit.outreach.task import CLOSED
 from churnkit.schemas import raw_table
 
@@ -35,13 +37,17 @@ class SystemClock:
         """The moment, in UTC."""
         return dt.datetime.now(dt.UTC)
 
+    def monotonic(self) -> float:
+        """Seconds that only go on, whatever happens to the wall clock."""
+        return time.monotonic()
+
     def sleep(self, seconds: float) -> None:
         """Waits."""
         time.sleep(seconds)
 
 
 def sync(outbox: Outbox, crm: Crm, *, at: dt.datetime, clock: Clock | None = None, dry_run: bool = False,
-         snooze_for: dt.timedelta = SNOOZE) -> SyncReport:
+         rules: Rules | None = None) -> SyncReport:
     """Brings the CRM and the outbox together; a second run with nothing changed writes nothing.
 
     Answers are pulled first, then what an earlier run left in doubt is looked up by key and adopted or queued again,
@@ -53,27 +59,52 @@ def sync(outbox: Outbox, crm: Crm, *, at: dt.datetime, clock: Clock | None = Non
         at: The run's moment, for audit and outcomes: nothing is recorded as later than it.
         clock: For the lease and for waits.
         dry_run: Write nothing, here or there; the report's `differences` say what would be done.
-        snooze_for: How long a task sleeps that a person snoozed in the CRM, which does not say until when.
+        rules: Which portal is meant, and what else the workspace says of its sync.
 
     Raises:
         BusyError: If another sync holds the lease.
-        OutreachError: If the CRM cannot be reached at all.
+        OutreachError: If the CRM is another portal than the one that is meant, or cannot be used at all.
     """
-    clock = clock or SystemClock()
+    clock, rules = clock or SystemClock(), rules or Rules()
     if dry_run:
         return SyncReport(where=crm.name, differences=_differences(outbox, crm))
-    report = SyncReport()
-    with Lease(outbox.engine, crm.name, clock.now).held() as lease:
+    report, began, whole = SyncReport(where=crm.name), clock.now(), False
+    with Lease(outbox.engine, crm.name, clock.now).held() as lease, _metered(outbox, crm, clock):
         run = Run(outbox, crm, at, clock, lease, report)
-        report.where = crm.check()
-        with contextlib.suppress(Enough):
-            patiently(run, lambda: _pull(run, snooze_for))
-            patiently(run, lambda: push(run))
-        crm.done()
-        with writing(outbox.engine) as connection:
-            ledger.note(connection, f"synced:{crm.name}", run.when)
+        if alone := alone_until(outbox.engine, crm.name, began):
+            report.problems.append(f"The CRM wants to be left alone until {alone[:19]}. What is left waits for a run "
+                                   "after that.")
+        else:
+            with contextlib.suppress(Enough):
+                patiently(run, lambda: _check(run, rules))
+                patiently(run, lambda: _pull(run, rules.snooze_for))
+                patiently(run, lambda: push(run))
+                whole = True
+            crm.done()
+        if run.down is not None:
+            leave_alone(outbox.engine, crm.name, clock.now(), run.down)
+        remember(outbox, crm.name, began, whole=whole)
     report.again = len(outbox.pending())
     return report
+
+
+@contextlib.contextmanager
+def _metered(outbox: Outbox, crm: Crm, clock: Clock) -> Iterator[None]:
+    """Gives the connector its budget, where the CRM has a limit."""
+    if crm.capabilities.rate is None:
+        yield
+        return
+    budget = Budget(outbox.engine, crm.name, crm.capabilities.rate, clock)
+    cast(Metered, crm).spend = budget.spend
+    try:
+        yield
+    finally:
+        budget.done()
+
+
+def _check(run: Run, rules: Rules) -> None:
+    run.report.where = run.crm.check()
+    rules.refuse_other(run.report.where)
 
 
 def write_outcomes(outbox: Outbox, path: str | Path) -> int:

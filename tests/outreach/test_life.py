@@ -14,6 +14,7 @@ from churnkit.outreach import chain, ledger, life
 from churnkit.outreach.crm.files import FilesCrm
 from churnkit.outreach.crm.memory import MemoryCrm
 from churnkit.outreach.outbox import Outbox
+from churnkit.outreach.status import Rules
 from churnkit.outreach.sync import sync
 from churnkit.outreach.task import CLOSED
 
@@ -36,11 +37,21 @@ POSSIBLE = {
 
 
 class Clock:
-    """A clock that tests turn."""
+    """A clock that stands still; each shows a day more than the one before, so that a spent quota is new again."""
+
+    days = 0
+
+    def __init__(self):
+        Clock.days += 1
+        self.time = AT + dt.timedelta(days=Clock.days)
 
     def now(self):
         """Always the same."""
-        return AT
+        return self.time
+
+    def monotonic(self):
+        """Always the same."""
+        return 0.0
 
     def sleep(self, seconds):
         """At once."""
@@ -276,7 +287,7 @@ def test_snoozed_in_the_crm(outbox):
     outbox.put([task()], at=AT)
     sync(outbox, crm, at=AT, clock=Clock())
     crm.person(task().key, AT, status="snoozed", note="back on Monday")
-    sync(outbox, crm, at=AT, clock=Clock(), snooze_for=dt.timedelta(days=3))
+    sync(outbox, crm, at=AT, clock=Clock(), rules=Rules(snooze_for=dt.timedelta(days=3)))
     [one] = outbox.open_tasks()
     assert one.snoozed_until == ledger.stamp(AT + dt.timedelta(days=3))
     outbox.wake(AT + dt.timedelta(days=3))

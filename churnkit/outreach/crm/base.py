@@ -30,11 +30,21 @@ class CrmRefusedError(OutreachError):
 
 
 @dataclass(frozen=True)
+class Rate:
+    """How much a CRM lets itself be asked: `requests` in any span of `seconds`, and `daily` in a day of UTC."""
+
+    requests: int
+    seconds: float
+    daily: int | None = None
+
+
+@dataclass(frozen=True)
 class Capabilities:
     """What a CRM can do. The engine is right for the weakest combination.
 
     `unique_keys`: a second create of a key is refused or updates the first. `returns_ids`: a create tells the new id.
     `dismissed`: there is a status for it. `batch` is the most rows in one call, `resolution` how exact its times are.
+    `rate` is its limit of requests; a connector that declares one is Metered.
     """
 
     unique_keys: bool = False
@@ -42,6 +52,7 @@ class Capabilities:
     dismissed: bool = True
     batch: int = 100
     resolution: dt.timedelta = dt.timedelta(seconds=1)
+    rate: Rate | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +137,20 @@ _KNOWN: Mapping[str, str] = {
     "files": "churnkit.outreach.crm.files:connect", "memory": "churnkit.outreach.crm.memory:connect"}
 
 
+class Metered(Protocol):
+    """A CRM with a limit of requests: it calls `spend` before each one that counts, and the engine sets it.
+
+    `spend` waits until the request may go out, or raises CrmDownError. A connector that has written in this call
+    already turns that into CrmUnsureError, or gives the rows that are left the result "again".
+    """
+
+    spend: Callable[[], None]
+
+
+ENGINE = ("portal", "every")
+"""Options of `[crm_options]` that are the sync's own: status.Rules. No connector sees them."""
+
+
 def connect(name: str, options: Mapping[str, str] | None = None, root: str | Path = ".") -> Crm:
     """The CRM of that name, with the options of `[crm_options]`; relative paths are the workspace's.
 
@@ -137,4 +162,4 @@ def connect(name: str, options: Mapping[str, str] | None = None, root: str | Pat
                             f"Known: {', '.join(_KNOWN)}.")
     module, function = _KNOWN[name].split(":")
     make: Callable[[Mapping[str, Any], Path], Crm] = getattr(import_module(module), function)
-    return make(options or {}, Path(root))
+    return make({key: value for key, value in (options or {}).items() if key not in ENGINE}, Path(root))

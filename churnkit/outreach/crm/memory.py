@@ -32,14 +32,17 @@ class MemoryCrm:
     bodies: dict[str, str] = field(default_factory=dict)
     writes: Counter[str] = field(default_factory=Counter)
     before_write: Callable[[], None] | None = None
+    spend: Callable[[], None] = lambda: None
 
     def check(self) -> str:
         """Says that it is in memory."""
+        self.spend()
         return "memory"
 
     def find(self, keys: Sequence[str]) -> Mapping[str, Remote]:
         """The tasks of these keys."""
-        return {task.key: task for task in self.tasks if task.key in set(keys)}
+        self.spend()
+        return self._find(keys)
 
     def create(self, items: Sequence[Item]) -> Sequence[Result]:
         """Adds tasks."""
@@ -51,6 +54,7 @@ class MemoryCrm:
 
     def changes(self, since: str | None) -> tuple[Sequence[Remote], str | None]:
         """All of them, always: repeating is allowed."""
+        self.spend()
         return list(self.tasks), since
 
     def done(self) -> None:
@@ -60,7 +64,11 @@ class MemoryCrm:
         """A person changes a task."""
         self._replace(key, modified_at=at, by="ann", **changes)
 
+    def _find(self, keys: Sequence[str]) -> dict[str, Remote]:
+        return {task.key: task for task in self.tasks if task.key in set(keys)}
+
     def _call(self, items: Sequence[Item], write: Callable[[Item], Remote]) -> Sequence[Result]:
+        self.spend()
         if self.before_write:
             self.before_write()
         fault = self.faults.pop(0) if self.faults else ""
@@ -78,7 +86,7 @@ class MemoryCrm:
         return results
 
     def _add(self, item: Item) -> Remote:
-        if self.capabilities.unique_keys and item.task.key in self.find([item.task.key]):
+        if self.capabilities.unique_keys and item.task.key in self._find([item.task.key]):
             return self._set(item)
         self.writes[item.task.key] += 1
         self.bodies[item.task.key] = item.task.body
