@@ -1,7 +1,6 @@
 """The brief, read for many causes: true, short, in plain words, and harmless whatever the data say."""
 
 import re
-import time
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
@@ -197,16 +196,6 @@ def test_all_formats_say_the_same():
 def test_text_has_no_marks():
     for name in CAUSES:
         assert not re.search(r"\*|^[-#>]|<|>", brief(case(name), format="text"), re.MULTILINE)
-
-
-def test_ten_thousand_briefs_in_ten_seconds():
-    """With their titles, in English; processor time, so that a busy machine does not count."""
-    cases = [case(name) for name in CAUSES]
-    started = time.process_time()
-    for one in cases * 20:
-        brief(one)
-        title(one)
-    assert (time.process_time() - started) / (20 * len(cases)) * 10_000 < 10
 
 
 HOSTILE = st.text(min_size=0, max_size=300) | st.sampled_from([
