@@ -127,9 +127,9 @@ def _failed_self_service(book: Book, rule: Signal) -> pd.DataFrame:
     tickets = book["support_tickets"].sort_values(["account_id", "handed_over_at", "ticket_id"], kind="stable")
     given_up = tickets[tickets["handed_over_at"].notna()]
     given_up = _recent(_bursts(given_up, ["account_id"], "handed_over_at", rule), "handed_over_at", book, rule)
-    times = "once" if rule.count == 1 else f"{rule.count} times or more within {plural(rule.span_days, 'day')}"
+    times = "" if rule.count == 1 else f" {rule.count} or more times within {plural(rule.span_days, 'day')}"
     return _signals(given_up, "began", lambda row: (
-        f"the assistant could not help {times} by {day(row['began'])}; the last one is {_ticket(row)}"), "ticket_id")
+        f"the assistant could not help{times}, by {day(row['began'])}, last with {_ticket(row)}"), "ticket_id")
 
 
 def _bad_mood(book: Book, rule: Signal) -> pd.DataFrame:

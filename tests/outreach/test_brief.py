@@ -87,7 +87,7 @@ def planned(why, tables):
 
 
 def test_lately_shows_tickets_with_state_tries_mood_and_link():
-    """Tickets come with date, channel, category, state, what was tried, mood and link; open ones and the newest."""
+    """Tickets come with date, channel, category, state, what was tried, last mood and link; open ones and the newest."""
     tables = frames(
         support_tickets=pd.DataFrame([
             ticket(1, resolved_at=ago(2), csat=3.0),
@@ -99,8 +99,8 @@ def test_lately_shows_tickets_with_state_tries_mood_and_link():
     assert """\
 Lately:
 - 29 October: ticket T-2 (phone, billing), escalated on 30 October, still open, handed from the bot to a person on \
-29 October, passed on twice, mood bad, https://desk.example/t/2
-- 27 October: ticket T-1 (phone, billing), resolved on 30 October, mood neutral, https://desk.example/t/1
+29 October, passed on twice, last mood bad, https://desk.example/t/2
+- 27 October: ticket T-1 (phone, billing), resolved on 30 October, last mood neutral, https://desk.example/t/1
 - 23 October: we got in touch (call, ann)
 """ in planned(None, tables).body
 
