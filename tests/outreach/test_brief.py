@@ -87,7 +87,7 @@ def planned(why, tables):
 
 
 def test_lately_shows_tickets_with_state_tries_mood_and_link():
-    """Tickets come with date, channel, category, state, what was tried, last mood and link; open ones and the newest."""
+    """Tickets come with date, channel, category, state, what was tried, mood and link; open ones and the newest."""
     tables = frames(
         support_tickets=pd.DataFrame([
             ticket(1, resolved_at=ago(2), csat=3.0),
