@@ -1,4 +1,4 @@
-"""Once a month: what the plays did, counted by play, status and control, for a workspace and a date.
+"""Once a month: what outreach came to, contacted accounts against those kept apart, for a workspace and a date.
 
     python pipelines/monthly_impact.py . --at 2026-11-01
 
