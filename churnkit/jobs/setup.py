@@ -126,7 +126,7 @@ def doctor(folder: Path) -> Report:
                  _look("outbox", lambda: f"{len(open_outbox(settings).open_tasks())} open tasks"),
                  _look("feature repo", lambda: _feature_repo(settings)),
                  _look("models", lambda: _models(settings)),
-                 _look("CRM", lambda: connect(settings.crm, settings.crm_options, settings.root).check())]
+                 _look("CRM", lambda: connect(settings.crm, settings.crm_options, settings.root).check().name)]
     bad = [row for row in rows if not row["ok"]]
     notes = [f"{row['what']}: {row['found']}" for row in bad]
     return Report("doctor", rows=rows, notes=notes, data={"checks": rows}, code=1 if bad else 0)

@@ -149,20 +149,20 @@ def push(run: Run) -> None:
             batch, last = _claim(run, last)
             if last < 0:
                 break
-            _send(run, [entry for entry in batch if entry.remote_id is None], run.crm.create)
-            _send(run, [entry for entry in batch if entry.remote_id is not None], run.crm.update)
+            _send(run, [entry for entry in batch if entry.remote_id is None])
+            _send(run, [entry for entry in batch if entry.remote_id is not None])
         if attempt == ROUNDS - 1 or not run.box.pending():
             return
         pause(run, attempt)
 
 
-def _send(run: Run, batch: Sequence[Entry], write: Callable[[Sequence[Item]], Sequence[Result]]) -> None:
+def _send(run: Run, batch: Sequence[Entry]) -> None:
     """Writes a batch; one that is refused as a whole is halved until the bad row stands alone."""
     if not batch:
         return
     items = [Item(entry.task, entry.content_hash, entry.remote_id, _closing(entry)) for entry in batch]
     try:
-        results = write(items)
+        results = run.crm.write(items)
     except CrmDownError as down:
         _keep(run, [_Mark(entry, "pending", str(down), tried=False) for entry in batch])  # it never saw them
         raise
@@ -172,8 +172,8 @@ def _send(run: Run, batch: Sequence[Entry], write: Callable[[Sequence[Item]], Se
     except CrmRefusedError as refused:
         if len(batch) > 1:
             middle = len(batch) // 2
-            _send(run, batch[:middle], write)
-            _send(run, batch[middle:], write)
+            _send(run, batch[:middle])
+            _send(run, batch[middle:])
             return
         results = [Result(batch[0].key, "refused", why=str(refused))]
     said = {result.key: result for result in results}
@@ -191,7 +191,9 @@ def _became(run: Run, entry: Entry, result: Result | None) -> _Mark:
         return _Mark(entry, "ambiguous", "the CRM did not say what became of it")
     if result.state == "again":
         return _Mark(entry, "pending", result.why)
-    if result.state == "refused":
+    if result.state == "doubt":
+        return _Mark(entry, "ambiguous", result.why)
+    if result.state in {"refused", "gone"}:
         run.report.refused += 1
         return _Mark(entry, "rejected", result.why)
     run.report.closed += entry.action == "close"

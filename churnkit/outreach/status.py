@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from churnkit.cutoffs import duration
 from churnkit.errors import OutreachError, SettingsError
 from churnkit.outreach import dead
+from churnkit.outreach.crm.base import Portal
 from churnkit.outreach.ledger import note, notes, outbox, stamp, writing
 from churnkit.outreach.life import SNOOZE
 from churnkit.outreach.outbox import Outbox
@@ -46,19 +47,26 @@ class Rules:
             raise SettingsError(f"[crm_options] every: {error}") from None
         return cls(options.get("portal", ""), every)
 
-    def refuse_other(self, said: str) -> None:
-        """Writes go to the portal that is named, and to no other.
+    def refuse_other(self, found: Portal) -> None:
+        """Writes go to the portal that is named, and to no other, and to none that is not set up.
 
         Args:
-            said: What the CRM says that it is: its id alone, or after a word or two.
+            found: What the CRM says that it is.
 
         Raises:
-            OutreachError: If it is another one.
+            OutreachError: If it is another one, none is named where there is something to mistake, or an administrator
+                has something to do first.
         """
-        if self.portal and self.portal != said and not said.endswith(f" {self.portal}"):
-            raise OutreachError(f"The CRM is '{said}', and [crm_options] portal names '{self.portal}': nothing was "
+        said = f"{found.name} (portal '{found.id}'{', ' if found.kind else ''}{found.kind})"
+        if self.portal and self.portal != found.id:
+            raise OutreachError(f"The CRM is {said}, and [crm_options] portal names '{self.portal}': nothing was "
                                 "written. Use that portal's token, or name this one in churnkit.toml.")
-
+        if found.id and not self.portal:
+            raise OutreachError(f"The CRM is {said}, and churnkit.toml does not say whether that is the one that is "
+                                f"meant: nothing was written. If it is: [crm_options] portal = '{found.id}'.")
+        if found.todo:
+            raise OutreachError(f"The CRM is {said}, and not set up yet: {' '.join(found.todo)} Nothing was written. "
+                                "Run: churnkit crm setup.")
 
 @dataclass(frozen=True)
 class Status:

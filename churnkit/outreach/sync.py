@@ -19,7 +19,8 @@ from churnkit.outreach import ledger
 from churnkit.outreach.budget import Budget, alone_until, leave_alone
 from churnkit.outreach.chain import record
 from churnkit.outreach.crm.base import Crm, Metered, Remote
-from churnkit.outreach.crm.files import cell, write_atomically
+from churnkit.outreach.crm.files import write_atomically
+from churnkit.outreach.crm.words import cell
 from churnkit.outreach.lease import Lease
 from churnkit.outreach.ledger import stamp, tasks, writing
 from churnkit.outreach.moves import CHUNK, Answer, answer, closing_words
@@ -80,7 +81,7 @@ def sync(outbox: Outbox, crm: Crm, *, at: dt.datetime, clock: Clock | None = Non
                 patiently(run, lambda: _pull(run, rules.snooze_for))
                 patiently(run, lambda: push(run))
                 whole = True
-            crm.done()
+            crm.close()
         if run.down is not None:
             leave_alone(outbox.engine, crm.name, clock.now(), run.down)
         remember(outbox, crm.name, began, whole=whole)
@@ -103,8 +104,9 @@ def _metered(outbox: Outbox, crm: Crm, clock: Clock) -> Iterator[None]:
 
 
 def _check(run: Run, rules: Rules) -> None:
-    run.report.where = run.crm.check()
-    rules.refuse_other(run.report.where)
+    portal = run.crm.check()
+    run.report.where = portal.name
+    rules.refuse_other(portal)
 
 
 def write_outcomes(outbox: Outbox, path: str | Path) -> int:
@@ -135,19 +137,19 @@ def _pull(run: Run, snooze_for: dt.timedelta) -> None:
     name = f"cursor:{run.crm.name}"
     with run.box.engine.connect() as connection:
         cursor = connection.scalar(sa.select(ledger.notes.c.value).where(ledger.notes.c.name == name))
-    found, following = run.crm.changes(cursor)
-    with writing(run.box.engine) as connection:
-        run.lease.renew(connection)
-        for batch in batches(found, CHUNK):
-            keys = [remote.key for remote in batch]
-            known = {row.key: row for row in connection.execute(sa.select(tasks).where(tasks.c.key.in_(keys)))}
-            for remote in batch:
-                if remote.problem:
-                    run.report.problems.append(remote.problem)
-                elif remote.key in known:  # else it is not of this outbox
-                    _take_answer(run, connection, remote, known[remote.key], snooze_for)
-                    _take_edit(run, connection, remote, known[remote.key])
-        ledger.note(connection, name, following)
+    for page in run.crm.changes(cursor):
+        with writing(run.box.engine) as connection:
+            run.lease.renew(connection)
+            for batch in batches(page.remotes, CHUNK):
+                keys = [remote.key for remote in batch]
+                known = {row.key: row for row in connection.execute(sa.select(tasks).where(tasks.c.key.in_(keys)))}
+                for remote in batch:
+                    if remote.problem:
+                        run.report.problems.append(remote.problem)
+                    elif remote.key in known:  # else it is not of this outbox
+                        _take_answer(run, connection, remote, known[remote.key], snooze_for)
+                        _take_edit(run, connection, remote, known[remote.key])
+            ledger.note(connection, name, page.cursor)
 
 
 def _take_answer(run: Run, connection: sa.Connection, remote: Remote, row: sa.Row[Any],

@@ -157,10 +157,10 @@ def test_a_crash_between_write_and_reply_is_adopted(lite, clock):
         return call
 
     lite.put([task(n) for n in range(4)], at=AT)
-    crm.create, create = die(crm.create), crm.create
+    crm.write, create = die(crm.write), crm.write
     with pytest.raises(Killed):
         sync(lite, crm, at=AT, clock=clock)
-    crm.create = create
+    crm.write = create
     assert {entry.state for entry in lite.pending()} == {"in_flight"}
     assert sync(lite, crm, at=AT, clock=clock).adopted == 4
     assert len(crm.tasks) == 4
@@ -294,7 +294,7 @@ def test_answers_without_keys_are_refused(lite, clock, tmp_path):
 
 def test_connect_by_name(tmp_path):
     """Connectors are found by name; a wrong name or option is named."""
-    assert connect("files", {"folder": "out"}, tmp_path).check() == f"folder {tmp_path / 'out'}"
+    assert connect("files", {"folder": "out"}, tmp_path).check().name == f"folder {tmp_path / 'out'}"
     with pytest.raises(SettingsError, match="Did you mean 'files'"):
         connect("file")
     with pytest.raises(SettingsError, match="Known: folder"):

@@ -62,7 +62,7 @@ def test_another_portal_is_never_written_to(outbox):
     """The portal that is named, and no other; refused before the first write, and without a note of a whole run."""
     outbox.put([task(0)], at=AT)
     crm = MemoryCrm()
-    crm.check = lambda: "portal 4711"
+    crm.portal = "4711"
     with pytest.raises(OutreachError, match=r"portal names '815'.*nothing was written"):
         sync(outbox, crm, at=AT, clock=Clock(), rules=Rules.of({"portal": "815"}))
     with pytest.raises(OutreachError, match="portal names '711'"):

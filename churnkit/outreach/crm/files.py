@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from churnkit.errors import OutreachError, SettingsError
-from churnkit.outreach.crm.base import Capabilities, CrmRefusedError, Item, Remote, Result
+from churnkit.outreach.crm.base import Capabilities, CrmRefusedError, Item, Page, Portal, Remote, Result
+from churnkit.outreach.crm.words import cell
 from churnkit.outreach.task import DISPOSITIONS, LOCAL
 
 ANSWERS = "answers.csv"
@@ -37,50 +38,50 @@ class FilesCrm:
     """
 
     name = "files"
-    capabilities = Capabilities(unique_keys=True, returns_ids=True, batch=500, resolution=dt.timedelta(microseconds=1))
+    capabilities = Capabilities(unique_keys=True, upsert=True, modified=False, batch=500, page=500,
+                                resolution=dt.timedelta(microseconds=1))
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._tasks = self.folder / "tasks"
 
-    def check(self) -> str:
+    def check(self, *, mend: bool = False) -> Portal:
         """The folder, made where it is missing."""
-        try:
-            self._tasks.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutreachError(f"The tasks' folder '{self.folder}' cannot be made ({error.strerror}). Name another "
-                                "one: [crm_options] folder = '...'.") from None
-        return f"folder {self.folder}"
+        made = () if self._tasks.is_dir() else (f"made the folder {self._tasks}",)
+        self._prepare()
+        return Portal(f"folder {self.folder}", made=made if mend else ())
 
     def find(self, keys: Sequence[str]) -> Mapping[str, Remote]:
         """The tasks of these keys that are there."""
         return {key: remote for key in keys if (remote := self._remote(key)) is not None}
 
-    def create(self, items: Sequence[Item]) -> Sequence[Result]:
-        """Writes each task's file whole or not at all; a file that is there already is brought up to date instead."""
-        self.check()
-        return [self._write(item, new=True) for item in items]
+    def write(self, items: Sequence[Item]) -> Sequence[Result]:
+        """Writes each task's file whole or not at all; what people own in it stays, and a deleted one stays deleted."""
+        self._prepare()
+        return [self._write(item) for item in items]
 
-    def update(self, items: Sequence[Item]) -> Sequence[Result]:
-        """Writes churnkit's part of each file; what people own in it stays, and a deleted file stays deleted."""
-        self.check()
-        return [self._write(item, new=False) for item in items]
-
-    def changes(self, since: str | None) -> tuple[Sequence[Remote], str | None]:
+    def changes(self, since: str | None) -> Iterator[Page]:
         """Every task, with the answers given for it: the engine sees for itself what is new."""
-        answers, found = self._answers(), []
-        for path in sorted(self._tasks.glob("*.json")):
-            try:
-                remote = self._remote(path.stem)
-                if remote is not None:
-                    found.append(answers.get(remote.key, _Answer()).on(remote))
-            except CrmRefusedError as refused:
-                found.append(Remote(path.stem, path.name, "", problem=str(refused)))
-        return found, since
+        answers, keys = self._answers(), sorted(path.stem for path in self._tasks.glob("*.json"))
+        for start in range(0, len(keys), self.capabilities.page):
+            found = []
+            for key in keys[start:start + self.capabilities.page]:
+                try:
+                    remote = self._remote(key)
+                    if remote is not None:
+                        found.append(answers.get(key, _Answer()).on(remote))
+                except CrmRefusedError as refused:
+                    found.append(Remote(key, f"{key}.json", "", problem=str(refused)))
+            yield Page(found, since)
 
-    def done(self) -> None:
+    def remove(self, remote_ids: Sequence[str]) -> None:
+        """Takes files away."""
+        for name in remote_ids:
+            self._path(name.removesuffix(".json")).unlink(missing_ok=True)
+
+    def close(self) -> None:
         """Writes tasks.csv anew."""
-        self.check()
+        self._prepare()
         text = io.StringIO()
         view = csv.writer(text, lineterminator="\n")
         view.writerow(_VIEW)
@@ -89,13 +90,20 @@ class FilesCrm:
             view.writerow([cell(data.get(name)) for name in _VIEW])
         write_atomically(self.folder / VIEW, text.getvalue())
 
-    def _write(self, item: Item, *, new: bool) -> Result:
+    def _prepare(self) -> None:
+        try:
+            self._tasks.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutreachError(f"The tasks' folder '{self.folder}' cannot be made ({error.strerror}). Name another "
+                                "one: [crm_options] folder = '...'.") from None
+
+    def _write(self, item: Item) -> Result:
         try:
             before = self._read(item.task.key)
         except CrmRefusedError as refused:
             return Result(item.task.key, "refused", why=str(refused))
-        if before is None and not new:
-            return Result(item.task.key, "refused", why="a person deleted it")
+        if before is None and item.remote_id is not None:
+            return Result(item.task.key, "gone", why="a person deleted it")
         plain = {name: value for name, value in item.task.to_dict().items() if name not in _OURS}
         data: dict[str, Any] = {**plain, "disposition_note": None, "answered_by": None}
         if before is not None:
@@ -143,7 +151,7 @@ class FilesCrm:
             content_hash=data.get("content_hash"), status=status, disposition=disposition,
             note=_text(data.get("disposition_note")), owner=_text(data.get("owner")),
             due=_date(due, path) if due else None, by=_text(data.get("answered_by")),
-            modified_at=dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC))
+            modified_at=dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC), content=data)
 
     def _answers(self) -> dict[str, _Answer]:
         """The last row per key of answers.csv."""
@@ -196,17 +204,6 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
-
-
-def cell(value: Any) -> str:
-    """A CSV cell that no spreadsheet takes for a formula.
-
-    >>> cell("=1+1")
-    "'=1+1"
-    """
-    text = "" if value is None else str(value)
-    risky = text.lstrip().startswith(("=", "+", "-", "@", "\t", "\r")) and not isinstance(value, int | float)
-    return f"'{text}" if risky else text
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from churnkit.outreach.crm.base import Capabilities, CrmDownError, CrmRefusedError, CrmUnsureError, Item, Remote, Result
+from churnkit.outreach.crm.base import (
+    Capabilities,
+    CrmDownError,
+    CrmRefusedError,
+    CrmUnsureError,
+    Item,
+    Page,
+    Portal,
+    Remote,
+    Result,
+)
 
 FAULTS = ("down", "quota", "dropped", "lost", "half")
 """down: refused before the write; quota: the same for today; dropped: unsure, nothing written; lost: written, but the
@@ -17,7 +28,7 @@ reply was lost; half: half of the batch written, reply lost."""
 
 @dataclass
 class MemoryCrm:
-    """Tasks in a list: without `unique_keys` a careless second create makes a second task, as a weak CRM would.
+    """Tasks by id: without `unique_keys` a careless second create makes a second task, as a weak CRM would.
 
     `faults` are used up one per write call; `poison` are keys that are refused for good, row by row, or, with
     `poison_fails_batch`, by failing the whole call. `writes` counts the rows written by key.
@@ -28,36 +39,50 @@ class MemoryCrm:
     poison: set[str] = field(default_factory=set)
     poison_fails_batch: bool = False
     name: str = "memory"
-    tasks: list[Remote] = field(default_factory=list)
+    portal: str = ""
+    held: dict[str, Remote] = field(default_factory=dict)
+    ids: dict[str, list[str]] = field(default_factory=dict)
+    contents: dict[str, dict[str, Any]] = field(default_factory=dict)
     bodies: dict[str, str] = field(default_factory=dict)
     writes: Counter[str] = field(default_factory=Counter)
     before_write: Callable[[], None] | None = None
     spend: Callable[[], None] = lambda: None
+    made: int = 0
 
-    def check(self) -> str:
+    @property
+    def tasks(self) -> list[Remote]:
+        """All that is there, in the order in which it came."""
+        return list(self.held.values())
+
+    def check(self, *, mend: bool = False) -> Portal:  # noqa: ARG002 - nothing to mend
         """Says that it is in memory."""
         self.spend()
-        return "memory"
+        return Portal("memory", self.portal)
 
     def find(self, keys: Sequence[str]) -> Mapping[str, Remote]:
         """The tasks of these keys."""
         self.spend()
         return self._find(keys)
 
-    def create(self, items: Sequence[Item]) -> Sequence[Result]:
-        """Adds tasks."""
-        return self._call(items, self._add)
+    def write(self, items: Sequence[Item]) -> Sequence[Result]:
+        """Adds or changes tasks."""
+        return self._call(items, self._add if items[0].remote_id is None else self._set)
 
-    def update(self, items: Sequence[Item]) -> Sequence[Result]:
-        """Changes tasks."""
-        return self._call(items, self._set)
-
-    def changes(self, since: str | None) -> tuple[Sequence[Remote], str | None]:
+    def changes(self, since: str | None) -> Iterator[Page]:
         """All of them, always: repeating is allowed."""
         self.spend()
-        return list(self.tasks), since
+        tasks, page = self.tasks, self.capabilities.page
+        for start in range(0, len(tasks), page):
+            yield Page(tasks[start:start + page], since)
 
-    def done(self) -> None:
+    def remove(self, remote_ids: Sequence[str]) -> None:
+        """Takes tasks away."""
+        self.spend()
+        for remote_id in remote_ids:
+            if (task := self.held.pop(remote_id, None)) is not None:
+                self.ids[task.key].remove(remote_id)
+
+    def close(self) -> None:
         """Nothing to do."""
 
     def person(self, key: str, at: dt.datetime, **changes: object) -> None:
@@ -65,7 +90,7 @@ class MemoryCrm:
         self._replace(key, modified_at=at, by="ann", **changes)
 
     def _find(self, keys: Sequence[str]) -> dict[str, Remote]:
-        return {task.key: task for task in self.tasks if task.key in set(keys)}
+        return {key: self.held[self.ids[key][0]] for key in keys if self.ids.get(key)}
 
     def _call(self, items: Sequence[Item], write: Callable[[Item], Remote]) -> Sequence[Result]:
         self.spend()
@@ -78,35 +103,44 @@ class MemoryCrm:
             raise CrmUnsureError("the line dropped")
         if self.poison_fails_batch and any(item.task.key in self.poison for item in items):
             raise CrmRefusedError("one of the rows is not valid")
+        gone = {item.task.key for item in items if item.remote_id is not None and not self.ids.get(item.task.key)}
         some = items[: len(items) // 2] if fault == "half" else items
         results = [Result(item.task.key, "refused", why="not valid") if item.task.key in self.poison
+                   else Result(item.task.key, "gone", why="a person deleted it") if item.task.key in gone
                    else Result(item.task.key, "written", write(item)) for item in some]
         if fault in {"lost", "half"}:
             raise CrmUnsureError("no reply")
         return results
 
     def _add(self, item: Item) -> Remote:
-        if self.capabilities.unique_keys and item.task.key in self._find([item.task.key]):
+        key = item.task.key
+        if self.capabilities.unique_keys and self.ids.get(key):
             return self._set(item)
-        self.writes[item.task.key] += 1
-        self.bodies[item.task.key] = item.task.body
-        self.tasks.append(Remote(item.task.key, f"r{len(self.tasks) + 1}", "1", item.content_hash,
-                                 owner=item.task.owner, due=item.task.due))
-        return self.tasks[-1] if self.capabilities.returns_ids else replace(self.tasks[-1], remote_id="")
+        remote_id = f"r{self.made + 1}"
+        self.made += 1
+        self._wrote(item)
+        self.held[remote_id] = Remote(key, remote_id, "1", item.content_hash, owner=item.task.owner, due=item.task.due,
+                                      content=self.contents[key])
+        self.ids.setdefault(key, []).append(remote_id)
+        return self.held[remote_id] if self.capabilities.returns_ids else replace(self.held[remote_id], remote_id="")
 
     def _set(self, item: Item) -> Remote:
-        self.writes[item.task.key] += 1
-        self.bodies[item.task.key] = item.task.body
-        remote = self._replace(item.task.key, content_hash=item.content_hash)
+        self._wrote(item)
+        remote = self._replace(item.task.key, content_hash=item.content_hash, content=self.contents[item.task.key])
         if item.closing and remote.status == "open":
             remote = self._replace(item.task.key, status="dismissed", note=item.closing, by="churnkit")
         return remote
 
+    def _wrote(self, item: Item) -> None:
+        self.writes[item.task.key] += 1
+        self.bodies[item.task.key] = item.task.body
+        self.contents[item.task.key] = item.task.to_dict()
+
     def _replace(self, key: str, **changes: object) -> Remote:
-        for place, task in enumerate(self.tasks):
-            if task.key == key:
-                self.tasks[place] = replace(task, version=str(int(task.version) + 1), **changes)  # type: ignore[arg-type]
-                return self.tasks[place]
+        for remote_id in self.ids.get(key, ()):
+            task = self.held[remote_id]
+            self.held[remote_id] = replace(task, version=str(int(task.version) + 1), **changes)  # type: ignore[arg-type]
+            return self.held[remote_id]
         raise CrmRefusedError(f"there is no task {key}")
 
 

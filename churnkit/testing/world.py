@@ -1,0 +1,67 @@
+"""What the conformance suite must be able to do to a CRM besides what a connector does: see, meddle, break."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from churnkit.outreach.crm.base import Crm, Remote
+from churnkit.outreach.push import Clock
+
+OWNERS = ("ann@us.example", "eve@us.example", "gone@us.example")
+"""The owners that a world knows; the last one is inactive from the beginning."""
+ACCOUNTS = tuple(f"A{n:02d}" for n in range(30))
+"""The accounts that a world knows."""
+CANARY = "canary-7f3a9d51e6"
+"""The token that a world's connector uses: the suite looks for it wherever something is written."""
+
+
+class World(Protocol):
+    """A CRM of a test's own, seen from outside the connector: a fake server, or a sandbox.
+
+    Everything that a person or a broken machine may do to it. `faults` names those of FAULTS (churnkit.testing.server)
+    and of `faults` below that can happen here; the suite skips the others and says so.
+    """
+
+    faults: Sequence[str]
+    """Which faults `fail` can cause: those of a line, and quota, half (half of a batch is written, the reply is lost),
+    rows (one row of a batch fails in the reply), poison (one bad row fails its whole batch), expired (the token),
+    refused (no connection)."""
+
+    def connect(self, clock: Clock | None = None) -> Crm:
+        """A new connector to this CRM, as a new process would make it; it waits at most a second for a reply."""
+        ...
+
+    def tasks(self) -> list[Remote]:
+        """Every task that is there, duplicates too, `owner` as an e-mail address."""
+        ...
+
+    def texts(self, key: str) -> tuple[str, str]:
+        """Title and body of a task, as a person reads them."""
+        ...
+
+    def person(self, key: str, at: dt.datetime, **changes: Any) -> None:
+        """A person changes status, disposition, note, owner or due of a task at that time."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """A person deletes a task."""
+        ...
+
+    def fail(self, fault: str, times: int = 1) -> None:
+        """The next calls that write suffer from this; `poison` and `rows` befall the task of A03 until `heal`."""
+        ...
+
+    def heal(self) -> None:
+        """No fault any more; an expired token is valid again, a spent quota renewed."""
+        ...
+
+    def back_up(self) -> AbstractContextManager[None]:
+        """Keeps a copy now; at the end of the block everything is as it was in the copy: yesterday's backup."""
+        ...
+
+    def writes(self) -> int:
+        """How many rows were written by connectors so far, refused ones left out."""
+        ...
