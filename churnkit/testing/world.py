@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from churnkit.outreach.crm.base import Crm, Remote
-from churnkit.outreach.push import Clock
+from churnkit.outreach.runs import Clock
 
 OWNERS = ("ann@us.example", "eve@us.example", "gone@us.example")
 """The owners that a world knows; the last one is inactive from the beginning."""
