@@ -71,7 +71,7 @@ def recall(folder: Folder = HERE, *, run: Annotated[str, typer.Option(help="The 
 
 @sync.command()
 def repair(folder: Folder = HERE, *, by: By,
-           deleted: Annotated[bool, typer.Option("--deleted", help="They were deleted on purpose: let them go.")] = False,
+           deleted: Annotated[bool, typer.Option("--deleted", help="They were deleted on purpose: let go.")] = False,
            as_json: Json = False) -> None:
     """After the CRM's backup was restored: have the next sync make again what is missing there.
 

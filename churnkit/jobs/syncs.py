@@ -70,8 +70,8 @@ def repair(folder: Path, at: dt.datetime, *, by: str, deleted: bool = False) -> 
     with workspace(folder) as settings:
         crm = connect(settings.crm, settings.crm_options, settings.root)
         done = mend(open_outbox(settings), crm, at=at, by=by, deleted=deleted, rules=Rules.of(settings.crm_options))
-    said = (f"Repaired by {by}: {done.again} to be made again, {done.close} to be closed, {done.update} to be brought up "
-            f"to date, {done.deleted} let go. The next sync sends it.")
+    said = (f"Repaired by {by}: {done.again} to be made again, {done.close} to be closed, {done.update} to be brought "
+            f"up to date, {done.deleted} let go. The next sync sends it.")
     return Report("sync repair", notes=[said], data=asdict(done))
 
 
@@ -84,8 +84,9 @@ def rebuild(folder: Path, at: dt.datetime, *, by: str) -> Report:
     with workspace(folder) as settings:
         crm = connect(settings.crm, settings.crm_options, settings.root)
         done = make(open_outbox(settings), crm, at=at, by=by, rules=Rules.of(settings.crm_options))
-    notes = [f"Taken in from the CRM by {by}: {done.rebuilt}. People's answers come with the next sync; the control "
-             "group's draws and ghosts come back from a backup of the outbox alone."]
+    said = (f"Taken in from the CRM by {by}: {done.rebuilt}. People's answers come with the next sync; the control "
+            "group's draws and ghosts come back from a backup of the outbox alone.")
+    notes = [said]
     if done.strange:
         notes.append(f"Not understood, and left alone: {len(done.strange)} tasks, such as {done.strange[0]}.")
     return Report("sync rebuild", notes=notes, data=asdict(done))

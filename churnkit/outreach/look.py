@@ -67,8 +67,8 @@ def look(run: Run) -> None:
     if why:
         run.report.problems.append(
             f"The CRM looks as if a backup had been restored: {why}. Nothing was written, and nothing taken over. If "
-            "it was: churnkit sync repair --by NAME makes what is missing again. If people deleted the tasks on purpose: "
-            "churnkit sync repair --by NAME --deleted.")
+            "it was: churnkit sync repair --by NAME makes what is missing again. If people deleted the tasks on "
+            "purpose: churnkit sync repair --by NAME --deleted.")
         raise Enough
 
 
