@@ -133,7 +133,7 @@ def _take_deletions(run: Run, connection: sa.Connection, missing: list[str]) -> 
 def _compare(seen: Seen, found: Mapping[str, Remote], witnesses: Mapping[str, str], tick: dt.timedelta) -> None:
     """Notes which of these changes are new and which were undone."""
     when = changed_at(found.values())
-    seen.newest |= when
+    seen.newest = dict(sorted((seen.newest | when).items(), key=lambda pair: pair[1])[-WITNESSES:])
     seen.back += [key for key in when.keys() & witnesses.keys()
                   if dt.datetime.fromisoformat(when[key]) + tick < dt.datetime.fromisoformat(witnesses[key])]
 

@@ -158,7 +158,7 @@ def _claim(run: Run, after: int) -> tuple[list[Entry], int]:
     with writing(run.box.engine) as connection:
         run.lease.renew(connection)
         waiting = entries(connection, ("pending",), after, run.crm.capabilities.batch)
-        quiet = suppressed(connection, run.when)
+        quiet = suppressed(connection, run.when, {entry.task.account_id for entry in waiting})
         doubtful = _in_doubt(connection, waiting)
         for entry in waiting:
             if entry.key in claimed or entry.key in doubtful or entry.task.approval == "pending":
