@@ -358,7 +358,7 @@ class Conformance:
         stage.holds(KEYS)
 
     def test_a_run_that_lost_its_lease_stops(self, stage: Stage) -> None:
-        """Another machine took over a run that hung: the hung one writes no more into the outbox, and nothing is twice."""
+        """Another machine took over a run that hung: the hung one writes no more, and nothing is there twice."""
         stage.put([sample(n) for n in range(12)])
         taken: list[str] = []
 

@@ -74,18 +74,18 @@ class Stage:
         """The world's tasks by key, each once."""
         tasks = self.world.tasks()
         twice = {key: count for key, count in Counter(one.key for one in tasks).items() if count > 1}
-        assert twice == {}, f"these keys stand in the CRM more than once: {twice}"  # noqa: S101 - a suite asserts
+        assert twice == {}, f"these keys stand in the CRM more than once: {twice}"
         return {one.key: one for one in tasks}
 
     def holds(self, keys: Sequence[str], at: dt.datetime = AT) -> None:
         """What must be so when all is over: each task once, none lost, one more run silent, the audit whole."""
-        assert sorted(self.there()) == sorted(keys)  # noqa: S101
-        assert self.box.pending() == []  # noqa: S101
+        assert sorted(self.there()) == sorted(keys)
+        assert self.box.pending() == []
         before, outcomes = self.world.writes(), len(self.box.outcomes())
         report = self.run(at)
         silent = (report.writes, report.answers, report.edits, report.adopted, report.problems)
-        assert silent == (0, 0, 0, 0, [])  # noqa: S101
-        assert (self.world.writes(), len(self.box.outcomes())) == (before, outcomes)  # noqa: S101
+        assert silent == (0, 0, 0, 0, [])
+        assert (self.world.writes(), len(self.box.outcomes())) == (before, outcomes)
         self.agree()
 
     def agree(self) -> None:
@@ -94,8 +94,8 @@ class Stage:
         for task in self.box.tasks(ghosts=False):
             if task.key in there and task.status not in CLOSED:
                 remote = there[task.key]
-                assert (remote.status, remote.owner, remote.due) == (task.status, task.owner, task.due)  # noqa: S101
-        assert self.box.check_audit().wrong == {}  # noqa: S101
+                assert (remote.status, remote.owner, remote.due) == (task.status, task.owner, task.due)
+        assert self.box.check_audit().wrong == {}
 
     def everything_said(self) -> str:
         """All that the sync wrote down or told: audit, outbox, problems."""
