@@ -75,7 +75,9 @@ def sync(outbox: Outbox, crm: Crm, *, at: dt.datetime, clock: Clock | None = Non
     """
     rules = rules or Rules()
     if dry_run:
-        return SyncReport(where=crm.name, differences=_differences(outbox, crm))
+        portal = crm.check()
+        rules.refuse_other(portal)
+        return SyncReport(where=portal.name, differences=_differences(outbox, crm))
     with opened(outbox, crm, at=at, clock=clock) as run:
         report, began, whole = run.report, run.clock.now(), False
         if alone := alone_until(outbox.engine, crm.name, began):
@@ -226,7 +228,8 @@ def _take_edit(run: Run, connection: sa.Connection, remote: Remote, row: sa.Row[
 
 def _differences(outbox: Outbox, crm: Crm) -> list[dict[str, str]]:
     """What a run would do, read only."""
-    waiting, found, table = outbox.pending(), {}, []
+    waiting, table = outbox.pending(), []
+    found: dict[str, Remote] = {}
     for batch in batches(waiting, crm.capabilities.batch):
         found.update(crm.find([entry.key for entry in batch]))
     for entry in waiting:

@@ -3,4 +3,5 @@
 import sys
 
 if "pytest" in sys.modules:  # so that the suite's failures show what was compared
-    sys.modules["pytest"].register_assert_rewrite("churnkit.testing.conformance", "churnkit.testing.stage")
+    parts = ("conformance", "faults", "kills", "stage")
+    sys.modules["pytest"].register_assert_rewrite(*(f"churnkit.testing.{name}" for name in parts))

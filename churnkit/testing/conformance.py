@@ -13,33 +13,28 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
-from churnkit.errors import BusyError, ChurnkitError
-from churnkit.outreach.crm.base import Capabilities, CrmDeniedError, CrmDownError, Portal
-from churnkit.outreach.dead import letters, retry
+from churnkit.errors import BusyError
+from churnkit.outreach.crm.base import Capabilities, CrmDownError, Portal
+from churnkit.outreach.dead import letters
 from churnkit.outreach.lease import Lease
 from churnkit.outreach.outbox import Outbox
 from churnkit.outreach.repair import rebuild, repair
 from churnkit.outreach.task import DISPOSITIONS
+from churnkit.testing.faults import Faults
 from churnkit.testing.samples import AT, CANARY, OWNERS, sample
-from churnkit.testing.server import FAULTS
-from churnkit.testing.stage import DAY, Stage
+from churnkit.testing.stage import DAY, KEYS, Stage
 from churnkit.testing.world import World
 
 HOUR = dt.timedelta(hours=1)
-SCHEDULE = (*FAULTS, "half", "rows", "quota", "expired", "refused")
-"""The faults of a line, of a machine and of a day that befall calls that write."""
-KEYS = [sample(n).key for n in range(12)]
 
 
-class Conformance:
+class Conformance(Faults):
     """One remote task per key, none lost, people's fields untouched, answers once, whatever happens."""
 
     @pytest.fixture
@@ -65,12 +60,6 @@ class Conformance:
         box.close()
         said += [path.read_bytes().decode("latin-1") for path in tmp_path.rglob("outbox.db*")]
         assert not any(CANARY in text for text in said)
-
-    def can(self, stage: Stage, *faults: str) -> None:
-        """Skips, saying so, what cannot happen here."""
-        missing = [fault for fault in faults if fault not in stage.world.faults]
-        if missing:
-            pytest.skip(f"this CRM knows no '{missing[0]}'")
 
     def reads_back(self, stage: Stage) -> None:
         """Skips, saying so, what needs a CRM that can be asked."""
@@ -208,139 +197,6 @@ class Conformance:
         assert "alert(1)" in body
         stage.holds(KEYS[:1])
 
-    # faults
-
-    @pytest.mark.parametrize("fault", SCHEDULE)
-    @pytest.mark.parametrize("what", ["create", "update"])
-    def test_survives(self, stage: Stage, fault: str, what: str) -> None:
-        """After any fault, and runs until all is quiet, there is one task per key, and none is lost."""
-        self.can(stage, fault)
-        stage.put([sample(n) for n in range(12)])
-        if what == "update":
-            stage.run()
-            stage.world.person(KEYS[5], AT + HOUR, owner=OWNERS[1], status="in_progress")
-            stage.put([sample(n, body="Why: use stopped.") for n in range(12)], AT + HOUR)
-        stage.world.fail(fault, 2)
-        first = stage.run(AT + 2 * HOUR, batch=5)
-        if fault in {"quota", "expired", "refused"}:
-            assert first.problems != []
-        stage.clock.time += DAY
-        stage.world.heal()
-        stage.until_quiet(AT + 3 * HOUR)
-        if fault == "rows" and letters(stage.box):
-            retry(stage.box, [one.key for one in letters(stage.box)], "ada", AT + 4 * HOUR)
-            stage.until_quiet(AT + 4 * HOUR)
-        stage.holds(KEYS, AT + 5 * HOUR)
-        if what == "update":
-            assert {"use stopped" in stage.world.texts(key)[1] for key in KEYS} == {True}
-            assert (stage.there()[KEYS[5]].owner, stage.there()[KEYS[5]].status) == (OWNERS[1], "in_progress")
-
-    def test_survives_one_fault_after_another(self, stage: Stage) -> None:
-        """All the faults of a line in a row, over several runs."""
-        line = [fault for fault in FAULTS if fault in stage.world.faults]
-        if not line:
-            pytest.skip("this CRM knows no line that could fail")
-        stage.put([sample(n) for n in range(12)])
-        for fault in line:
-            stage.world.fail(fault)
-        for _ in range(len(line)):
-            stage.run(batch=3)
-            stage.clock.time += DAY
-        stage.world.heal()
-        stage.until_quiet()
-        stage.holds(KEYS)
-
-    def test_a_poison_row_fails_alone(self, stage: Stage) -> None:
-        """The bad row is a dead letter with its reason, the others go through, and once mended it can be retried."""
-        self.can(stage, "poison")
-        stage.put([sample(n) for n in range(12)])
-        stage.world.fail("poison")
-        report = stage.run()
-        assert (report.created + report.adopted, report.refused) == (11, 1)
-        [letter] = letters(stage.box)
-        assert (letter.key, bool(letter.why)) == (KEYS[3], True)
-        assert sorted(stage.there()) == sorted(set(KEYS) - {KEYS[3]})
-        stage.world.heal()
-        retry(stage.box, [KEYS[3]], "ada", AT + HOUR)
-        stage.until_quiet(AT + HOUR)
-        stage.holds(KEYS, AT + HOUR)
-
-    def test_the_token_expires_in_mid_run(self, stage: Stage) -> None:
-        """The run ends in order, nothing becomes a dead letter, and with a valid token the rest goes through."""
-        self.can(stage, "expired")
-        calls: list[int] = []
-
-        def expire(items: Any) -> None:
-            calls.append(len(items))
-            if len(calls) == 2:
-                stage.world.fail("expired")
-
-        stage.put([sample(n) for n in range(12)])
-        report = stage.run(batch=4, amid=expire)
-        assert len(report.problems) == 1
-        assert letters(stage.box) == []
-        assert stage.box.waiting() == 12 - report.created
-        stage.world.heal()
-        stage.until_quiet()
-        stage.holds(KEYS)
-
-    def test_no_secret_in_a_traceback(self, stage: Stage) -> None:
-        """Not in an error's words, nor in the variables that a traceback may show."""
-        failing = [fault for fault in ("expired", "refused", "malformed", "502", "slow") if fault in stage.world.faults]
-        for fault in failing:
-            stage.world.heal()
-            crm = stage.world.connect(stage.clock)
-            stage.world.fail(fault, 3)
-            try:
-                crm.check()
-                stage.put([sample(0)])
-                stage.run(crm=crm)
-            except ChurnkitError as error:
-                shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
-                assert CANARY not in shown, f"the token is shown after '{fault}'"
-            assert CANARY not in repr(vars(crm))
-        stage.world.heal()
-
-    def test_the_clock_steps_back(self, stage: Stage) -> None:
-        """An hour back in mid-run: nothing twice, nothing lost."""
-
-        def back(_: Any) -> None:
-            stage.clock.time -= HOUR
-
-        stage.put([sample(n) for n in range(12)])
-        stage.run(batch=4, amid=back)
-        stage.until_quiet()
-        stage.holds(KEYS)
-
-    def test_the_disk_is_full(self, stage: Stage) -> None:
-        """What the outbox could not write down is found out by the next run."""
-        if stage.box.engine.dialect.name != "sqlite":
-            pytest.skip("a server's disk cannot be filled from here")
-        stage.put([sample(n) for n in range(12)])
-        full = {"on": False}
-
-        def fill(connection: sa.Connection, *_: Any) -> None:
-            if full["on"]:
-                pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
-                connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
-
-        sa.event.listen(stage.box.engine, "begin", fill)
-
-        def fill_up(_: Any) -> None:
-            full["on"] = True
-
-        try:
-            stage.run(batch=4, amid=fill_up)
-        except (sa.exc.OperationalError, ChurnkitError) as error:
-            assert CANARY not in str(error)
-        finally:
-            sa.event.remove(stage.box.engine, "begin", fill)
-        with stage.box.engine.connect() as connection:
-            connection.exec_driver_sql("PRAGMA max_page_count = 1073741823")
-        stage.clock.time += DAY
-        stage.until_quiet()
-        stage.holds(KEYS)
-
     # two at once, and people in between
 
     def test_two_runs_at_once(self, stage: Stage) -> None:
@@ -384,6 +240,9 @@ class Conformance:
         stage.run()
         stage.put([sample(n, body="Why: use stopped.") for n in range(12)], AT + HOUR)
         done: list[str] = []
+        acts: dict[str, dict[str, Any]] = {
+            "edit": {"due": dt.date(2026, 12, 1)}, "dismiss": {"status": "dismissed", "note": "no need"},
+            "reassign": {"owner": OWNERS[1]}}
 
         def meddle(_: Any) -> None:
             if done:
@@ -392,9 +251,7 @@ class Conformance:
             if act == "delete":
                 stage.world.delete(KEYS[2])
                 return
-            changes = {"edit": {"due": dt.date(2026, 12, 1)}, "dismiss": {"status": "dismissed", "note": "no need"},
-                       "reassign": {"owner": OWNERS[1]}}[act]
-            stage.world.person(KEYS[2], AT + HOUR, **changes)
+            stage.world.person(KEYS[2], AT + HOUR, **acts[act])
 
         stage.run(AT + HOUR, amid=meddle)
         stage.until_quiet(AT + 2 * HOUR)
@@ -473,8 +330,7 @@ class Conformance:
         stage.run()
         stage.world.person(KEYS[2], AT + HOUR, status="completed", disposition="saved")
         old = {one.key: one.content_hash() for one in stage.box.tasks()}
-        box = Outbox(tmp_path / "new" / "outbox.db") if (tmp_path / "new").mkdir() is None else None
-        assert box is not None
+        box = Outbox(tmp_path / "new.db")
         new = Stage(box, stage.world, stage.clock)
         crm = stage.world.connect(stage.clock)
         done = rebuild(box, crm, at=AT + 2 * HOUR, by="ada", clock=stage.clock, rules=new.rules)
@@ -484,16 +340,3 @@ class Conformance:
         new.put([sample(n) for n in range(12)], AT + 3 * HOUR)
         new.holds(KEYS, AT + 3 * HOUR)
         box.close()
-
-    def test_denied_is_not_down(self, stage: Stage) -> None:
-        """A refused token is said as such: nobody waits for it."""
-        self.can(stage, "expired")
-        stage.world.fail("expired")
-        crm = stage.world.connect(stage.clock)
-        with pytest.raises(CrmDeniedError):
-            crm.check()
-            if crm.capabilities.finds:
-                crm.find(KEYS[:1])
-        slept = list(stage.clock.slept)
-        stage.world.heal()
-        assert stage.clock.slept == slept

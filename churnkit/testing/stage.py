@@ -15,10 +15,12 @@ from churnkit.outreach.runs import SyncReport
 from churnkit.outreach.status import Rules
 from churnkit.outreach.sync import sync
 from churnkit.outreach.task import CLOSED, Task
-from churnkit.testing.samples import AT, TurnedClock
+from churnkit.testing.samples import AT, TurnedClock, sample
 from churnkit.testing.world import World
 
 DAY = dt.timedelta(days=1)
+KEYS = [sample(n).key for n in range(12)]
+"""The keys of the first dozen samples."""
 
 
 @dataclass
