@@ -49,8 +49,8 @@ class FakeHubSpot:
     """The app behind the server.
 
     Args:
-        token: The private app's; `expired` makes it worth nothing, `on_write` makes that of the next write: "expired" or
-            "quota".
+        token: The private app's; `expired` makes it worth nothing, `on_write` waits for the next write with that
+            ("expired"), or with the day's quota being spent ("quota").
         scopes: What it may do.
         contract: Hold every request and reply against the contract: what is wrong stands in `violations`.
         limit: Enforce the limits of requests.
@@ -96,6 +96,12 @@ class FakeHubSpot:
         if self._contract is not None:
             self.violations += self._contract.wrong(request, reply)
         return reply
+
+    def turn(self, clock):
+        """Goes by another clock from now on, and counts requests anew."""
+        self.clock, self.peak, self._day = clock, 0, None
+        for times in (self._times, self._searches, self._asked):
+            times.clear()
 
     def state(self):
         """Counts, for whoever runs this as a program: `peak` is the most requests that any ten seconds saw."""

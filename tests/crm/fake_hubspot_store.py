@@ -3,6 +3,7 @@
 import copy
 import datetime as dt
 import json
+import operator as op
 from dataclasses import dataclass, field
 
 MOST_TEXT = 65_536
@@ -15,6 +16,10 @@ OPTIONS = {"hs_task_status": ("NOT_STARTED", "IN_PROGRESS", "WAITING", "DEFERRED
            "hs_task_priority": ("NONE", "LOW", "MEDIUM", "HIGH"), "hs_task_type": ("CALL", "EMAIL", "TODO", "MEETING")}
 LINKS = {192: "companies", 204: "contacts"}
 """HubSpot's own kinds of association from a task, and what they lead to."""
+
+_NUMBERS = {"hs_object_id": lambda one: int(one.id), "hs_createdate": lambda one: one.created,
+            "hs_lastmodifieddate": lambda one: one.modified}
+_COMPARE = {"EQ": op.eq, "NEQ": op.ne, "GT": op.gt, "GTE": op.ge, "LT": op.lt, "LTE": op.le}
 
 
 class RowError(Exception):
@@ -176,27 +181,29 @@ class Store:
             if one.get("operator") in {"IN", "NOT_IN"} and not 1 <= len(one.get("values") or ()) <= 100:
                 raise RowError("VALIDATION_ERROR", "IN takes 1 to 100 values.")
         seen = [one for one in (_as_seen(one, before) for one in self.live(kind)) if one is not None]
-        found = [one for one in seen if not groups or any(
-            all(self._fits(kind, one, each) for each in group["filters"]) for group in groups)]
+        asked = [[(each, self._typed(kind, each["propertyName"], each.get("value", ""))) for each in group["filters"]]
+                 for group in groups]
+        found = [one for one in seen if not asked or any(
+            all(self._fits(kind, one, *each) for each in group) for group in asked)]
         name = sorts[0].lstrip("-")
         return sorted(found, key=lambda one: (self._value(kind, one, name), int(one.id)), reverse=sorts[0][0] == "-")
 
-    def _fits(self, kind, one, filter_):
-        name, operator, held = filter_["propertyName"], filter_["operator"], _held(one, filter_["propertyName"])
+    def _fits(self, kind, one, filter_, than):
+        name, operator = filter_["propertyName"], filter_["operator"]
+        held = _NUMBERS[name](one) if name in _NUMBERS else one.properties.get(name)
         if operator in {"HAS_PROPERTY", "NOT_HAS_PROPERTY"}:
             return bool(held) == (operator == "HAS_PROPERTY")
         if not held:
             return operator in {"NEQ", "NOT_IN"}
         if operator in {"IN", "NOT_IN"}:  # only values in lower case ever match, and they match either
             return (held.lower() in filter_["values"]) == (operator == "IN")
-        mine, than = self._value(kind, one, name), self._typed(kind, name, filter_.get("value", ""))
+        mine = self._value(kind, one, name)
         if operator == "BETWEEN":
             return than <= mine <= self._typed(kind, name, filter_["highValue"])
-        return {"EQ": mine == than, "NEQ": mine != than, "GT": mine > than, "GTE": mine >= than, "LT": mine < than,
-                "LTE": mine <= than}[operator]
+        return _COMPARE[operator](mine, than)
 
     def _value(self, kind, one, name):
-        return self._typed(kind, name, _held(one, name) or "")
+        return _NUMBERS[name](one) if name in _NUMBERS else self._typed(kind, name, one.properties.get(name) or "")
 
     def _typed(self, kind, name, text):
         type_ = self.properties[kind][name]["type"]
@@ -278,11 +285,6 @@ def millis(text):
     if text.isdigit():
         return int(text)
     return round(dt.datetime.fromisoformat(text).timestamp() * 1000)
-
-
-def _held(one, name):
-    system = {"hs_object_id": one.id, "hs_createdate": iso(one.created), "hs_lastmodifieddate": iso(one.modified)}
-    return system.get(name) or one.properties.get(name)
 
 
 def _as_seen(one, before):

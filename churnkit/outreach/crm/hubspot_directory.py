@@ -156,7 +156,8 @@ class Directory:
         return found
 
     def _all(self, *, archived: bool) -> Iterator[dict[str, Any]]:
-        more: dict[str, Any] = {"archived": archived, "limit": OWNERS}
+        # As text: the client would write True and False with a capital letter.
+        more: dict[str, Any] = {"archived": str(archived).lower(), "limit": OWNERS}
         while True:
             answer = self._line.ask(self._line.owners.get_page, **more)
             yield from answer.rows()

@@ -25,7 +25,8 @@ CONFLICTS = ("CONFLICT", "OBJECT_ALREADY_EXISTS", "CONFLICTING_UNIQUE_VALUE", "D
              "already has that value")
 """How HubSpot says that a unique value is taken; by category, or in the midst of the message."""
 _NOT_SENT = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError,
-             urllib3.exceptions.LocationValueError, urllib3.exceptions.PoolError)
+             urllib3.exceptions.LocationValueError, urllib3.exceptions.ClosedPoolError)
+"""What happens before a request goes out. Their common base will not do: it is that of a read time-out as well."""
 _WAIT = frozenset({423, 429, 477, 503})
 """Not done, and to be tried again: locked, too many, being moved, not available."""
 
@@ -125,7 +126,7 @@ class Line:
         failure: Exception | None = None
         try:
             reply = call(*given, **more, _preload_content=False, _request_timeout=self._timeout)
-            answer = _read(reply.status, reply.data)
+            answer = _read(reply.status, self._token.hidden(reply.data.decode()))
         except Exception as error:  # noqa: BLE001 -- no error of the client's may leave: it may hold the token
             failure = self._meaning(error, writing=writing)
         if failure is not None:  # raised out here, so that the client's error is no part of it
@@ -238,7 +239,7 @@ def scopes_of(body: Mapping[str, Any]) -> list[str]:
     return sorted({str(scope) for scope in found})
 
 
-def _read(status: int, raw: bytes) -> Answer:
+def _read(status: int, raw: str) -> Answer:
     """A reply; one that is no object is an error like any other."""
     found = json.loads(raw) if raw else {}
     if not isinstance(found, dict):
