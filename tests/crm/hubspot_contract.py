@@ -87,11 +87,23 @@ def _request(recorded, query, body):
         return found + (["a body where none belongs"] if body is not None else [])
     found += _keys("the body", body, recorded["body"])
     inputs = recorded.get("inputs")
-    if inputs is None or not isinstance(body, dict) or not isinstance(body.get("inputs"), list):
+    if inputs is None or not isinstance(body, dict):
         return found
+    if not isinstance(body.get("inputs"), list):
+        return [*found, "inputs is no list"]
     if len(body["inputs"]) > inputs.get("most", len(body["inputs"])):
         found.append(f"{len(body['inputs'])} inputs, at most {inputs['most']}")
-    return found + [one for row in body["inputs"] for one in _keys("an input", row, inputs)]
+    return found + [one for row in body["inputs"] for one in (*_keys("an input", row, inputs), *_kinds(row))]
+
+
+def _kinds(row):
+    """What in an input is not of its kind."""
+    row = row if isinstance(row, dict) else {}
+    values = row.get("properties", {})
+    texts = isinstance(values, dict) and all(isinstance(value, str) for value in values.values())
+    return [*([] if texts else ["an input's properties are no texts"]),
+            *([] if isinstance(row.get("associations", []), list) else ["an input's associations are no list"]),
+            *([] if isinstance(row.get("id", ""), str) else ["an input's id is no text"])]
 
 
 def _keys(what, found, recorded):
