@@ -70,9 +70,10 @@ class Store:
         return copy.deepcopy({name: value for name, value in vars(self).items() if name != "_found"})
 
     def restore(self, kept):
-        """As it stood then."""
+        """As it stood then; only the time goes on."""
+        newest = self.newest
         vars(self).update(copy.deepcopy(kept))
-        self._found = {}
+        self.newest, self._found = newest, {}
 
     def tick(self, at):
         """The CRM's own clock: it never goes back, whatever the machines around it do."""

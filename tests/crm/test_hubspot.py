@@ -201,11 +201,10 @@ def test_an_index_that_lags_is_caught_up(portal):
     clock.sleep(60)
     crm.write(items(task(1)))
     world.fake.index_lag = 20
-    *_, page = crm.changes(None)
-    assert [one.key for one in page.remotes] == [task(0).key]
+    told, cursor = poll(crm, None)
+    assert [one.key for one in told] == [task(0).key]
     clock.sleep(60)
-    told = {one.key for page in crm.changes(page.cursor) for one in page.remotes}
-    assert task(1).key in told
+    assert task(1).key in {one.key for one in poll(crm, cursor)[0]}
 
 
 # Writing
@@ -501,17 +500,19 @@ def test_more_changes_than_a_search_can_tell(world):
     """Beyond HubSpot's 10,000 results none is left out, and the pages come in the order of the changes."""
     made = fill(world, 10_050, lambda n: 1_700_000_000_000 + n // 3)
     world.fake._contract = None
-    told, cursor = poll(world.connect(), None)
+    pages = list(world.connect().changes(None))
+    told = [one for page in pages for one in page.remotes]
     assert {one.key for one in told} == made
     assert [one.modified_at for one in told] == sorted(one.modified_at for one in told)
-    assert cursor == str(1_700_000_000_000 + 10_049 // 3)
+    assert pages[-2].cursor == str(1_700_000_000_000 + 10_049 // 3)
 
 
 def test_more_changes_in_one_tick_than_a_page(world):
     """An import that gives 250 tasks the same moment hides none of them, nor what came after."""
     made = fill(world, 260, lambda n: 1_700_000_000_000 + (n >= 250))
-    told, cursor = poll(world.connect(), None)
-    assert ({one.key for one in told}, cursor) == (made, "1700000000001")
+    *pages, last = world.connect().changes(None)
+    assert ({one.key for page in pages for one in page.remotes}, pages[-1].cursor) == (made, "1700000000001")
+    assert last.remotes == []
 
 
 def fill(world, count, when):
@@ -528,6 +529,8 @@ def test_a_change_between_two_pages_hides_nothing(world):
     told, crm = set(), world.connect()
     for page in crm.changes(None):
         told |= {one.key for one in page.remotes}
+        if not page.remotes:
+            break
         world.fake.store.update_task(page.remotes[0].remote_id, {"churnkit_note": "x"}, world.fake.now())
     assert told == made
 
@@ -544,11 +547,30 @@ def test_two_changes_in_one_tick_are_both_told(world):
     assert ({one.key: one.note for one in told}, again) == ({task(0).key: "first", task(1).key: "second"}, cursor)
 
 
-def test_a_poll_without_changes_keeps_the_cursor(world):
-    """Neither an empty portal nor a quiet day moves it."""
-    crm = world.connect()
-    assert poll(crm, None) == ([], None)
+def test_a_quiet_day_is_not_read_again(world):
+    """Once HubSpot's own time is past the overlap a poll tells nothing, and the cursor goes on and never back."""
+    clock = Clock()
+    crm = world.connect(clock)
+    crm.write(items(*(task(n) for n in range(30))))
+    told, cursor = poll(crm, None)
+    assert len(told) == 30
+    clock.sleep(301)
+    told, later = poll(crm, cursor)
+    assert (len(told), int(later) - int(cursor)) == (30, 301_000)
+    world.person(task(7).key, clock.now(), note="late")
+    before = len(searches(world))
+    assert [one.note for one in poll(crm, later)[0]] == ["late"]
+    assert len(searches(world)) == before + 1
     assert poll(crm, "1893456000000") == ([], "1893456000000")
+
+
+def test_a_portal_that_tells_no_time_is_polled_by_its_changes(world):
+    """Then the cursor is the newest change, or none."""
+    crm = world.connect()
+    crm.check()
+    world.fake._contract, read = None, world.fake._routes[4]
+    world.fake._routes[4] = (*read[:3], lambda _: Reply(200, {"results": [], "completedAt": "soon"}))
+    assert poll(crm, "1793512800000") == ([], "1793512800000")
 
 
 def test_other_peoples_tasks_are_left_alone(world):

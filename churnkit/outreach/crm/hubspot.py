@@ -22,6 +22,7 @@ from churnkit.outreach.crm.hubspot_fields import (
     TO_COMPANY,
     TO_CONTACT,
     closed,
+    moment,
     new,
     ours,
     remote,
@@ -142,15 +143,17 @@ class HubSpotCrm:
         return self._create(items) if items[0].remote_id is None else self._update(items)
 
     def changes(self, since: str | None) -> Iterator[Page]:
-        """The tasks changed since, with an overlap; the cursor is the newest change seen, in HubSpot's milliseconds."""
+        """The tasks changed since, with an overlap; the cursor is a moment in HubSpot's milliseconds.
+
+        It is the newest change seen, and at the end HubSpot's own time when the poll began, if that is later: what
+        changed longer before than the overlap has been told by then, and is not read again on every quiet day.
+        """
         self._ready()
-        newest = int(since) if since and since.isdigit() else 0
-        told = False
+        newest, began = int(since) if since and since.isdigit() else 0, self._now()
         for rows in self._changed(max(0, newest - int(OVERLAP.total_seconds() * 1000))):
-            newest, told = max([newest, *(ticks(row) for row in rows)]), True
+            newest = max([newest, *(ticks(row) for row in rows)])
             yield Page([self._remote(row) for row in rows], str(newest))
-        if not told:
-            yield Page([], since)
+        yield Page([], str(max(newest, began)))
 
     def remove(self, remote_ids: Sequence[str]) -> None:
         """Puts tasks into HubSpot's recycling bin."""
@@ -247,6 +250,15 @@ class HubSpotCrm:
                   for name in (*_named(one, "objectWriteTraceId"), *_named(one, "ids"), *_named(one, "id"))}
         return [self._became(item, rows.get(str(item.remote_id)),
                              errors.get(item.task.key) or errors.get(str(item.remote_id)), "again") for item in items]
+
+    def _now(self) -> int:
+        """HubSpot's own time, as it tells it of whatever is read, also of what is not there; 0 where it does not."""
+        nothing: dict[str, Any] = {"inputs": [{"id": "0"}], "properties": [], "propertiesWithHistory": []}
+        said = self._line.ask(self._line.tasks.read, nothing).body.get("completedAt")
+        try:
+            return int(moment(str(said)).timestamp() * 1000)
+        except ValueError:
+            return 0
 
     def _untouched(self, numbers: Sequence[str]) -> set[str]:
         if not numbers:
