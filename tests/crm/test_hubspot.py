@@ -590,7 +590,52 @@ def test_removing_takes_away_and_may_be_repeated(world):
     assert world.tasks() == []
 
 
+@pytest.mark.parametrize("fault", ["dropped_after", "502", "slow", "429"])
+def test_removing_is_only_ever_down(world, fault):
+    """It may be done twice, so that nothing is in doubt."""
+    crm = world.connect()
+    [one] = crm.write(items(task(0)))
+    world.server.writes = lambda request: request.path.endswith("/archive")
+    world.fail(fault)
+    with pytest.raises(CrmDownError):
+        crm.remove([one.remote.remote_id])
+    crm.remove([one.remote.remote_id])
+    assert world.tasks() == []
+
+
+def test_a_body_longer_than_hubspot_takes(world):
+    """It is cut and says so, and goes without the copy that would be too long; the task itself is as good as any."""
+    one = task(0, body="& " * 40_000)
+    crm = world.connect()
+    assert states(crm.write(items(one))) == {one.key: "written"}
+    found = crm.find([one.key])[one.key]
+    assert (found.content, found.content_hash) == (None, one.content_hash())
+    assert len(properties(world, one.key)["hs_task_body"]) <= 65_000
+    assert world.texts(one.key)[1].endswith(" [...]")
+
+
 # Faults
+
+
+BODIES = [(502, CrmUnsureError, CrmDownError), (400, CrmRefusedError, CrmDeniedError),
+          (201, CrmUnsureError, CrmDownError), (401, CrmDeniedError, CrmDeniedError)]
+
+
+@pytest.mark.parametrize(("status", "written", "asked"), BODIES)
+@pytest.mark.parametrize("body", [b"\xff\xfe\x00", b"[1]", b"5", b'{"message": 5}\xff', b"<html>"])
+def test_a_reply_that_is_no_text_is_known_by_its_status(world, status, written, asked, body):
+    """The client stumbles over such a body; what the status says counts all the same."""
+    crm = world.connect()
+    crm.check()
+    crm.write(items(task(1)))
+    world.fake._contract, answer = None, world.fake._answer
+    world.fake._answer = lambda request: Reply(status, body) if request.path.endswith("/create") else answer(request)
+    wrong = crm.write if status != 400 else lambda batch: crm.write([*batch, *items(task(0))])
+    with pytest.raises(written):
+        wrong(items(task(1, key="a" * 40)))
+    world.fake._answer = lambda _: Reply(status, body)
+    with pytest.raises(asked):
+        crm.find([task(0).key])
 
 
 @pytest.mark.parametrize("fault", ["dropped_before", "dropped_after", "lost", "502", "504", "slow", "malformed"])

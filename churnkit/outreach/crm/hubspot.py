@@ -22,6 +22,7 @@ from churnkit.outreach.crm.hubspot_fields import (
     TO_COMPANY,
     TO_CONTACT,
     closed,
+    millis,
     moment,
     new,
     ours,
@@ -86,8 +87,7 @@ class HubSpotCrm:
 
     The key is a unique property, by which tasks are looked up without delay; in a portal that allows none on tasks it
     is a plain one, looked up by search, and `capabilities` say so. What people own there: status, disposition, note,
-    owner, due date. HubSpot allows five searches a second apart from all else, so each counts for several
-    requests.
+    owner, due date. HubSpot allows five searches a second whatever else it allows: each counts for several requests.
 
     Args:
         options: What `[crm_options]` says.
@@ -159,7 +159,7 @@ class HubSpotCrm:
         """Puts tasks into HubSpot's recycling bin."""
         for start in range(0, len(remote_ids), BATCH):
             some = dict.fromkeys(remote_ids[start:start + BATCH])
-            self._line.ask(self._line.tasks.archive, {"inputs": [{"id": number} for number in some]}, writing=True)
+            self._line.ask(self._line.tasks.archive, {"inputs": [{"id": number} for number in some]})
 
     def close(self) -> None:
         """Lets the connections go, and forgets owners and companies: the next run asks anew."""
@@ -256,7 +256,7 @@ class HubSpotCrm:
         nothing: dict[str, Any] = {"inputs": [{"id": "0"}], "properties": [], "propertiesWithHistory": []}
         said = self._line.ask(self._line.tasks.read, nothing).body.get("completedAt")
         try:
-            return int(moment(str(said)).timestamp() * 1000)
+            return millis(moment(str(said)))
         except ValueError:
             return 0
 
@@ -307,8 +307,8 @@ class HubSpotCrm:
             if last > start:
                 seen, start = {f"{row.get('id')}@{last}" for row in rows if ticks(row) == last}, last
                 continue
-            then = {"propertyName": MODIFIED, "operator": "EQ", "value": str(start)}
-            every = list(self._line.sweep(self._line.search, [then, has_key], READ))
+            before = {"propertyName": MODIFIED, "operator": "LT", "value": str(start + 1)}
+            every = list(self._line.sweep(self._line.search, [since, before, has_key], READ))
             yield from (every[begin:begin + BATCH] for begin in range(0, len(every), BATCH))
             seen, start = set(), start + 1
 

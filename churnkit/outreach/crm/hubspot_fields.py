@@ -91,7 +91,7 @@ def new(item: Item, owner: str, zone: dt.tzinfo) -> dict[str, str]:
     made = {
         **ours(item), KEY: task.key, "churnkit_account": plain(task.account_id), "churnkit_play": plain(task.play),
         "hs_task_type": _TYPE.get(task.type, "TODO"), "hs_task_priority": _PRIORITY[task.priority],
-        "hs_task_status": _STATUS[task.status], "hs_timestamp": str(int(noon.timestamp() * 1000)),
+        "hs_task_status": _STATUS[task.status], "hs_timestamp": str(millis(noon)),
         "hubspot_owner_id": owner, "churnkit_disposition": task.disposition or "",
         "churnkit_status": task.status if task.status == "dismissed" else "", "churnkit_note": item.closing}
     return {name: value for name, value in made.items() if value}
@@ -177,6 +177,15 @@ def moment(text: str) -> dt.datetime:
     return found if found.tzinfo else found.replace(tzinfo=dt.UTC)
 
 
+def millis(when: dt.datetime) -> int:
+    """A moment in whole milliseconds since 1970, which no rounding moves.
+
+    >>> millis(moment("2026-11-01T06:00:00.123Z"))
+    1793512800123
+    """
+    return (when - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(milliseconds=1)
+
+
 def ticks(row: Mapping[str, Any]) -> int:
     """When a row was changed, in HubSpot's own milliseconds.
 
@@ -185,7 +194,7 @@ def ticks(row: Mapping[str, Any]) -> int:
     """
     said = (row.get("properties") or {}).get(MODIFIED) or row.get("updatedAt") or ""
     try:
-        return round(moment(str(said)).timestamp() * 1000)
+        return millis(moment(str(said)))
     except ValueError:
         raise CrmDownError("HubSpot's reply does not say when a task was changed.") from None
 
