@@ -200,6 +200,7 @@ def test_an_index_that_lags_is_caught_up(portal):
     crm.write(items(task(0)))
     clock.sleep(60)
     crm.write(items(task(1)))
+    clock.sleep(5)
     world.fake.index_lag = 20
     told, cursor = poll(crm, None)
     assert [one.key for one in told] == [task(0).key]
@@ -331,8 +332,10 @@ def test_the_map_says_who_stands_for_an_owner(world):
     (world.folder / "crm_map.csv").write_text(
         f"kind,id,crm_id\nowner,Ann@old.example,{eve}\nowner,x@old.example,{gone}\n", encoding="utf-8")
     crm, one, other = world.connect(), task(0, owner="ann@OLD.example"), task(1, owner="x@old.example")
-    results = states(crm.write(items(one, other)))
-    assert results == {one.key: "written", other.key: "refused"}
+    results = {result.key: result for result in crm.write(items(one, other))}
+    assert (results[one.key].state, results[other.key].state) == ("written", "refused")
+    assert f"stands for '{gone}' in" in results[other.key].why
+    assert "which is no active owner in HubSpot" in results[other.key].why
     assert [there.owner for there in world.tasks()] == [OWNERS[1]]
     assert crm.find([one.key])[one.key].owner == "ann@old.example"
 
@@ -427,6 +430,22 @@ def test_an_update_leaves_people_theirs(world):
     assert (found.content_hash, found.owner, found.due, found.status, found.note) == (
         new.content_hash(), OWNERS[1], dt.date(2027, 1, 4), "in_progress", "calling")
     assert found.by == OWNERS[0]
+
+
+def test_nothing_is_asked_after_a_write(world, monkeypatch):
+    """A question that failed then would look as if nothing had been written: people go by what is known of them."""
+    import fake_hubspot
+
+    crm, told = world.connect(), fake_hubspot._told
+    crm.write(items(task(0)))
+    update = known(crm, task(0))
+    world.fake.store.live("tasks")[0].properties["hubspot_owner_id"] = world.fake.store.owners[2]["id"]
+    monkeypatch.setattr(fake_hubspot, "_told", lambda one, _: told(one, list(one.properties)))
+    for forgotten in (False, True):
+        if forgotten:
+            crm.close()
+        assert states(crm.write(update)) == {task(0).key: "written"}
+        assert world.server.seen[-1][1].endswith("/batch/update")
 
 
 def test_a_deleted_task_is_gone(world):
