@@ -8,12 +8,14 @@ import uuid
 
 from standardwebhooks import Webhook
 
+from churnkit.testing.samples import ACCOUNTS, OWNERS
 from churnkit.testing.server import Reply
 
 EVENTS = {"task.created", "task.updated", "task.closed", "task.removed", "ping"}
-OURS = {"key", "target", "play", "episode", "opened_by", "account_id", "asset_ids", "contact_id", "type", "title", "body",
-        "priority", "score", "band", "reason_codes", "model_version", "scored_at", "value", "currency", "expires_at",
-        "content_hash", "remote_id", "crm_ids"}
+OURS = {
+    "key", "target", "play", "episode", "opened_by", "account_id", "asset_ids", "contact_id", "type", "title", "body",
+    "priority", "score", "band", "reason_codes", "model_version", "scored_at", "value", "currency", "expires_at",
+    "content_hash", "remote_id", "crm_ids"}
 FIRST = {"owner", "due", "status"}
 MAY_SAY = {"task.created": OURS | FIRST | {"cut"}, "task.updated": OURS | {"cut"},
            "task.closed": OURS | {"note", "cut"}, "task.removed": {"remote_id"}, "ping": set()}
@@ -93,9 +95,9 @@ class Consumer:
             self.pings += 1
             return Reply(204)
         self.writes += 1
-        if data.get("account_id") in self.poison:
+        if why := self._refused(data):
             self.writes -= 1
-            return Reply(422, {"error": f"account {data['account_id']} is not known here"})
+            return Reply(422, {"error": why})
         if kind == "task.removed":
             self.tasks = {key: held for key, held in self.tasks.items()
                           if data["remote_id"] not in {key, held["id"]}}
@@ -106,6 +108,13 @@ class Consumer:
             self.ids[message_id] = digest
             self._apply(kind, message["timestamp"], data)
         return Reply(200, {"remote_id": self.tasks[data["key"]]["id"]} if self.gives_ids else {"state": "written"})
+
+    def _refused(self, data):
+        """Why it will never take this: it knows its accounts and its people."""
+        account, owner = data.get("account_id", ACCOUNTS[0]), data.get("owner", OWNERS[0])
+        if account in self.poison or account not in ACCOUNTS:
+            return f"the account '{account}' is not known here"
+        return "" if owner in OWNERS[:-1] else f"'{owner}' is no active user here"
 
     def _apply(self, kind, at, data):
         """People's part comes with the first message of a task, and is left alone by all later ones."""

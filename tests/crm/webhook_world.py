@@ -13,8 +13,8 @@ from churnkit.outreach.crm.inbox import Inbox
 from churnkit.outreach.crm.receiver import Receiver
 from churnkit.outreach.crm.secret import Secret
 from churnkit.outreach.crm.signed import Keys
+from churnkit.testing.samples import CANARY
 from churnkit.testing.server import FAULTS, Server
-from churnkit.testing.world import CANARY
 
 
 def key_of(words):
@@ -30,10 +30,12 @@ CANARIES = (CANARY, SECRET, SECRET.removeprefix("whsec_"))
 class WebhookWorld:
     """A consumer, and a workspace's folder with the inbox."""
 
+    name = "webhook"
     faults = (*FAULTS, "half", "rows", "poison", "expired", "refused")
 
     def __init__(self, folder, timeout=0.5):
         self.folder, self.inbox = folder, Inbox(folder / "state" / "webhook_inbox.db")
+        self.env = {"CHURNKIT_WEBHOOK_SECRET": SECRET}
         self.consumer = Consumer([SECRET], self._deliver)
         self.server = Server(self.consumer.app, late=1.5 * timeout)
         self.options = {"url": f"{self.server.url}/hooks/churnkit", "timeout": str(timeout), "requests": "1000"}
@@ -49,8 +51,8 @@ class WebhookWorld:
 
     def connect(self, clock=None):
         """A new connector; without a clock that could pass, it leaves no endpoint alone."""
-        with mock.patch.dict(os.environ, {"CHURNKIT_WEBHOOK_SECRET": SECRET}):
-            crm = connect("webhook", self.options, self.folder)
+        with mock.patch.dict(os.environ, self.env):
+            crm = connect(self.name, self.options, self.folder)
         if clock is None:
             crm.schedule = ()
         else:

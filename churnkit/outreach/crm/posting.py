@@ -123,7 +123,9 @@ class Line:
                          wait=_retry_after(headers.get("Retry-After"), dt.datetime.now(dt.UTC)))
         if 400 <= status < 500 and status not in {408, 425}:
             why = next((told[name] for name in ("error", "message", "detail") if isinstance(told.get(name), str)), "")
-            return Said("refused", f"{self.host} refused it ({status}): {self._keys.hidden(plain(why, 200)) or '-'}")
+            words = self._keys.hidden(plain(why, 200)).rstrip(". ") or "it does not say why"
+            return Said("refused", f"{self.host} refused it ({status}): {words}. Mend it there, or in the raw tables; "
+                                   "then: churnkit sync dead retry.")
         return Said("unsure", f"{self.host} answered {status}.")
 
 
@@ -141,13 +143,18 @@ def address(url: str) -> str:
         raise SettingsError(f"{where}: is no address. Write the consumer's, such as https://tasks.example.com/churnkit")
     if parts.username is not None or parts.password is not None or parts.fragment:
         raise SettingsError(f"{where}: holds a user, a password or a '#'. Take them out: messages are signed instead.")
-    if parts.scheme == "http" and not _loopback(host):
+    if parts.scheme == "http" and not loopback(host):
         raise SettingsError(f"{where}: plain http would carry tasks over the network for all to read. Use https; http "
                             "is for this machine alone (127.0.0.1, localhost).")
     return url
 
 
-def _loopback(host: str) -> bool:
+def loopback(host: str) -> bool:
+    """Whether only this machine reaches it.
+
+    >>> loopback("127.0.0.1"), loopback("::1"), loopback("localhost"), loopback("0.0.0.0")
+    (True, True, True, False)
+    """
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

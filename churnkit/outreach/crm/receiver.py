@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import io
-import ipaddress
 import json
 import signal
 import socket
@@ -18,6 +17,7 @@ from typing import Any
 
 from churnkit.errors import OutreachError, SettingsError
 from churnkit.outreach.crm.inbox import Inbox, MessageError
+from churnkit.outreach.crm.posting import loopback
 from churnkit.outreach.crm.signed import Keys, SignatureError
 
 PATH = "/churnkit"
@@ -235,7 +235,7 @@ def serve(receiver: Receiver, host: str = "127.0.0.1", port: int = PORT,
         raise SettingsError(f"churnkit crm receive: cannot listen on {host}, port {port} ({reason}). Name another: "
                             "--port, --host.") from None
     with server, _stopped_by_sigterm():
-        if not _loopback(host):
+        if not loopback(host):
             say(f"WARNING: {host} can be reached by other machines, and this server speaks plain HTTP. Let a reverse "
                 "proxy end TLS before it, or listen on 127.0.0.1.")
         say(f"Receiving on http://{f'[{host}]' if ':' in host else host}:{server.server_address[1]}{PATH}; Ctrl-C "
@@ -255,17 +255,3 @@ def _stopped_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _loopback(host: str) -> bool:
-    """Whether only this machine reaches it.
-
-    >>> _loopback("127.0.0.1"), _loopback("::1"), _loopback("localhost"), _loopback("0.0.0.0")
-    (True, True, True, False)
-    """
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -30,7 +30,7 @@ from churnkit.outreach.crm.mapping import Mapped, mapped
 from churnkit.outreach.crm.posting import DENIED, Line, Message, Said, address
 from churnkit.outreach.crm.signed import Keys, keys
 from churnkit.outreach.crm.words import plain
-from churnkit.outreach.task import CLOSED, LOCAL, THEIRS
+from churnkit.outreach.task import LOCAL, THEIRS
 
 PAYLOAD = 20_000
 """Bytes that a message may have."""
@@ -39,8 +39,6 @@ _FRAME = 200
 TIMEOUT = 20.0
 SCHEDULE = (5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 14 * 3600, 20 * 3600, 24 * 3600)
 """Seconds that an endpoint is left alone after the first, second, ... failure in a row."""
-REMOVED = "deleted there"
-"""The note of a task that somebody deleted in the consumer."""
 _OPTIONS = ("url", "timeout", "inbox", "requests", "seconds", "mapping")
 _OURS = LOCAL | {"approval", "ghost", "snoozed_until"}
 """What no message holds: it is nobody's there."""
@@ -211,13 +209,12 @@ class WebhookCrm:
         return self._fares(self._line.post(message))
 
     def _remote(self, number: int, answer: Answer) -> Remote:
-        """An answer as what the consumer holds; one that was deleted is closed, for nobody acts on it any more."""
-        removed = answer.deleted and answer.status not in CLOSED
+        """An answer as what the consumer holds; an owner's id of its own is told as the address that stands for it."""
         owner = self._names.owner_of(answer.owner) if answer.owner else None
         return Remote(
-            answer.key, answer.key, str(number), status="dismissed" if removed else answer.status,
-            disposition=answer.disposition, note=answer.note or (REMOVED if answer.deleted else None),
-            owner=owner or answer.owner, due=answer.due, modified_at=answer.modified_at, by=answer.by)
+            answer.key, answer.key, str(number), status=answer.status, disposition=answer.disposition, note=answer.note,
+            owner=owner or answer.owner, due=answer.due, modified_at=answer.modified_at, by=answer.by,
+            deleted=answer.deleted)
 
 
 def connect(options: Mapping[str, str], root: Path) -> WebhookCrm:
