@@ -203,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
         """What the base class finds wrong, without repeating what came."""
-        self.request_version = self.request_version or "HTTP/1.1"
+        self.request_version = "HTTP/1.1"  # to one of the ancients the base class would send no status
         self.command = self.command or ""
         self._say(int(code), "this is no request that is understood here.")
 

@@ -41,11 +41,12 @@ class Keys:
     __slots__ = ("_held", "_signers")
 
     def __init__(self, held: Secret) -> None:
+        self._held, self._signers = held, tuple[Webhook, ...]()
         signers = _signers(held)
         if isinstance(signers, int):
             raise SettingsError(f"{NAME}: key {signers} of those given is no signing key: 'whsec_' and base64 of "
                                 f"{SHORTEST} to {LONGEST} bytes. Copy it once more, or make one: {_MAKE}")
-        self._held, self._signers = held, signers
+        self._signers = signers
 
     def headers(self, message_id: str, body: bytes, at: dt.datetime) -> dict[str, str]:
         """The three headers of a message that is sent at that time."""
