@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from churnkit.errors import SettingsError
 from churnkit.settings import load
 
 
 def receive(folder: Path, host: str = "127.0.0.1", port: int = 8321) -> None:
     """Receives on an address and a port until Ctrl-C or SIGTERM; syncs may run meanwhile.
 
+    Where the CRM is no webhook, what comes says only that a sync is worth while: see inbox.poked.
+
     Raises:
-        SettingsError: If the workspace's CRM is no webhook, the signing key is missing, or the port is taken.
+        SettingsError: If the signing key is missing, or the port is taken.
     """
     from churnkit.outreach.crm.inbox import inbox
     from churnkit.outreach.crm.receiver import Receiver, serve
@@ -21,7 +22,5 @@ def receive(folder: Path, host: str = "127.0.0.1", port: int = 8321) -> None:
 
     settings = load(folder)
     store = inbox(settings.crm_options, settings.root)
-    if settings.crm != "webhook" and "inbox" not in settings.crm_options and not store.path.exists():
-        raise SettingsError(f"crm = '{settings.crm}' receives no messages. Set crm = 'webhook' in churnkit.toml.")
     store.lay()
     serve(Receiver(keys(), store), host, port, lambda line: print(line, file=sys.stderr, flush=True))  # noqa: T201

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from webhook_world import CANARIES, SECRET, key_of
 
 from churnkit.errors import SettingsError
+from churnkit.jobs.crm_receive import receive
 from churnkit.outreach.crm.inbox import Inbox, poked
 from churnkit.outreach.crm.receiver import LIMIT, Receiver, Server, serve
 from churnkit.outreach.crm.secret import Secret
@@ -182,8 +183,8 @@ def no_utf8(_, body):
     return {**signed(SECRET, body)}, body + b"\xff"
 
 
-FORGED = (changed, other_id, other_time, other_key, too_old, too_new, unsigned, nameless, strange, not_base64, no_number,
-          twice, no_utf8)
+FORGED = (changed, other_id, other_time, other_key, too_old, too_new, unsigned, nameless, strange, not_base64,
+          no_number, twice, no_utf8)
 
 
 @pytest.mark.parametrize("forge", FORGED)
@@ -318,7 +319,8 @@ def test_one_path_one_method_one_type(receiver, inbox, name):
 
 
 def head(*lines):
-    return "\r\n".join(["POST /churnkit HTTP/1.1", "Host: x", "Content-Type: application/json", *lines, "", ""]).encode()
+    first = ("POST /churnkit HTTP/1.1", "Host: x", "Content-Type: application/json")
+    return "\r\n".join([*first, *lines, "", ""]).encode()
 
 
 HEADS = {
@@ -413,6 +415,14 @@ def test_a_port_that_is_taken_is_named(receiver):
     """With the mend, and not as a traceback."""
     with listening(receiver) as port, pytest.raises(SettingsError, match="--port"):
         serve(receiver, port=port)
+
+
+def test_without_a_key_nothing_is_received(tmp_path, monkeypatch):
+    """It does not listen at all, and says which variable is missing."""
+    (tmp_path / "churnkit.toml").write_text("schema_version = 1\ncrm = 'webhook'\n")
+    monkeypatch.delenv("CHURNKIT_WEBHOOK_SECRET", raising=False)
+    with pytest.raises(SettingsError, match="Set CHURNKIT_WEBHOOK_SECRET"):
+        receive(tmp_path, port=0)
 
 
 JOB = textwrap.dedent("""

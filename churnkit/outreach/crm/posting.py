@@ -76,8 +76,8 @@ class Line:
         """Lets the connection go."""
         self._http.clear()
 
-    def post(self, message: Message) -> Said:
-        """One request; never a second one."""
+    def post(self, message: Message, now: dt.datetime) -> Said:
+        """One request; never a second one. `now` is what a reply's date is compared with."""
         headers = self._keys.headers(message.id, message.body, dt.datetime.now(dt.UTC))  # the consumer's clock is real
         headers |= {"Content-Type": "application/json", "User-Agent": "churnkit"}
         until = time.monotonic() + self._timeout
@@ -92,7 +92,7 @@ class Line:
                 reply.close()  # one that was read to its end has given its connection back before
         except urllib3.exceptions.HTTPError as error:
             return self._broken(error)
-        return self._meaning(reply.status, reply.headers, body)
+        return self._meaning(reply.status, _retry_after(reply.headers.get("Retry-After"), now), body)
 
     def _broken(self, error: urllib3.exceptions.HTTPError) -> Said:
         """What a request without a whole reply means; the library's own words name the address, and are left out."""
@@ -108,7 +108,7 @@ class Line:
             return Said("unsure", f"{self.host} did not answer within {self._timeout:g} seconds.")
         return Said("unsure", f"The line to {self.host} broke before the reply was whole.")
 
-    def _meaning(self, status: int, headers: Mapping[str, str], body: bytes) -> Said:
+    def _meaning(self, status: int, wait: float | None, body: bytes) -> Said:
         """What a whole reply means."""
         told = _object(body)
         if 200 <= status < 300:
@@ -119,8 +119,7 @@ class Line:
         if status in DENIED or 300 <= status < 400:
             return Said("denied", f"{self.host} {DENIED.get(status, DENIED[301])}.", disabled=status == 410)
         if status in {429, 503}:
-            return Said("down", f"{self.host} takes no more for now ({status}).",
-                         wait=_retry_after(headers.get("Retry-After"), dt.datetime.now(dt.UTC)))
+            return Said("down", f"{self.host} takes no more for now ({status}).", wait=wait)
         if 400 <= status < 500 and status not in {408, 425}:
             why = next((told[name] for name in ("error", "message", "detail") if isinstance(told.get(name), str)), "")
             words = self._keys.hidden(plain(why, 200)).rstrip(". ") or "it does not say why"

@@ -87,7 +87,7 @@ class WebhookCrm:
         if not mend:
             return portal
         self.spend()
-        said = self._fares(self._line.post(_fresh("ping", self.now(), {})))
+        said = self._fares(self._line.post(_fresh("ping", self.now(), {}), self.now()))
         if said.state not in {"written", "gone"}:
             raise said.error()
         return replace(portal, made=(f"{self.host} took a signed ping",))
@@ -139,7 +139,8 @@ class WebhookCrm:
         """
         for remote_id in remote_ids:
             self.spend()
-            said = self._fares(self._line.post(_fresh("task.removed", self.now(), {"remote_id": remote_id})))
+            message = _fresh("task.removed", self.now(), {"remote_id": remote_id})
+            said = self._fares(self._line.post(message, self.now()))
             if said.state not in {"written", "gone"}:
                 raise said.error()
 
@@ -206,7 +207,7 @@ class WebhookCrm:
             return Said("refused", f"the message has more than {PAYLOAD} bytes even with its text cut: the task names "
                                     "too many assets, or its title is too long")
         self.spend()
-        return self._fares(self._line.post(message))
+        return self._fares(self._line.post(message, self.now()))
 
     def _remote(self, number: int, answer: Answer) -> Remote:
         """An answer as what the consumer holds; an owner's id of its own is told as the address that stands for it."""
