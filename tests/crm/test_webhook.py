@@ -16,6 +16,7 @@ from fake_consumer import Consumer
 from webhook_world import CANARIES, SECRET, WebhookWorld, key_of
 
 from churnkit.errors import ChurnkitError, SettingsError
+from churnkit.jobs import crms
 from churnkit.outreach.crm import base, posting, webhook
 from churnkit.outreach.crm.base import CrmDeniedError, CrmDownError, Item
 from churnkit.outreach.crm.inbox import Inbox
@@ -316,7 +317,7 @@ def test_a_disabled_endpoint_is_left_alone_until_it_is_set_up(world, clock):
     clock.time += 30 * DAY
     with pytest.raises(CrmDeniedError, match=r"since 2026-11-01T06:00:00"):
         world.connect(clock).write([new(0)])
-    assert world.connect(clock).check(mend=True).made == ("127.0.0.1 took a signed ping",)
+    assert world.connect(clock).check(mend=True).made == ("127.0.0.1 took a signed ping.",)
     assert [result.state for result in world.connect(clock).write([new(0)])] == ["written"]
 
 
@@ -338,7 +339,19 @@ def test_check_says_the_host_and_sends_nothing(world, crm):
     assert crm.find([sample(0).key]) == {}
 
 
-# with the engine
+# with the engine and the commands
+
+
+def test_set_up_and_tried_by_the_commands(world, monkeypatch):
+    """`churnkit crm setup` pings, `churnkit crm test` leaves nothing behind."""
+    lines = "\n".join(f'{name} = "{value}"' for name, value in {**world.options, "portal": "127.0.0.1"}.items())
+    (world.folder / "churnkit.toml").write_text(f'schema_version = 1\ncrm = "webhook"\n[crm_options]\n{lines}\n')
+    monkeypatch.setenv("CHURNKIT_WEBHOOK_SECRET", SECRET)
+    told = crms.setup(world.folder, "webhook")
+    assert (told.code, "Done: 127.0.0.1 took a signed ping." in told.notes) == (0, True)
+    crms.trial(world.folder, "webhook", AT, owner=OWNERS[0], account="A00")
+    assert kinds(world) == ["ping", "task.created", "task.updated", "task.removed"]
+    assert world.tasks() == []
 
 
 @pytest.mark.parametrize("fault", [*FAULTS, "half"])

@@ -90,7 +90,7 @@ class WebhookCrm:
         said = self._fares(self._line.post(_fresh("ping", self.now(), {}), self.now()))
         if said.state not in {"written", "gone"}:
             raise said.error()
-        return replace(portal, made=(f"{self.host} took a signed ping",))
+        return replace(portal, made=(f"{self.host} took a signed ping.",))
 
     def find(self, keys: Sequence[str]) -> Mapping[str, Remote]:  # noqa: ARG002 - a consumer cannot be asked
         """Nothing: a consumer cannot be asked what it holds."""
