@@ -128,6 +128,18 @@ def test_a_broken_file_fails_alone(crm, text):
     assert crm.find([sample(0).key])[sample(0).key].problem != ""
 
 
+def test_what_a_person_wrote_wrongly_stays_and_is_said(crm):
+    """An update goes through, and the reading names what cannot be understood; half a sign breaks nothing."""
+    crm.write([item(0)])
+    path = crm.folder / "tasks" / f"{sample(0).key}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "status": "done", "disposition_note": "so \ud800"}))
+    assert [result.state for result in crm.write([item(0, body="new")])] == ["written"]
+    data = json.loads(path.read_text())
+    assert (data["body"], data["disposition_note"], data["status"]) == ("new", "so \ud800", "done")
+    [page] = crm.changes(None)
+    assert "the status 'done' is not known" in page.remotes[0].problem
+
+
 def test_control_characters_reach_no_reader(crm):
     """Neither the file nor the table; a formula is none, and a line break does not make two rows."""
     crm.write([item(0, title="=HYPERLINK(1)\x00\u202e", body="a\x07b\nnext", account_id="-7")])

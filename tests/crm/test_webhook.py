@@ -150,7 +150,7 @@ def test_what_cannot_be_cut_is_refused(world, crm):
 
 def test_control_characters_reach_nobody(world, crm):
     """Markup stays text: it is the consumer's to escape where it is shown."""
-    crm.write([new(0, title="=1\x00", body="<b>\x07\u202e \ud800&")])
+    crm.write([new(0, title="=1\x00", body="<b>\x07\u202e \ud800&", asset_ids=("a\ud800",))])
     assert world.texts(sample(0).key) == ("=1", "<b> &")
 
 

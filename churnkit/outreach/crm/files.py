@@ -74,8 +74,9 @@ class FilesCrm:
         for place, item in enumerate(items):
             try:
                 results.append(self._write(item))
-            except OSError as error:
-                why = f"'{self._tasks}' cannot be written ({error.strerror}). See that the disk has room."
+            except (OSError, CrmDownError) as error:
+                why = (f"'{self._tasks}' cannot be written ({error.strerror}). See that the disk has room."
+                       if isinstance(error, OSError) else str(error))
                 if not any(result.state == "written" for result in results):
                     raise CrmDownError(why) from None
                 results += [Result(left.task.key, "again", why=why) for left in items[place:]]
@@ -152,7 +153,7 @@ class FilesCrm:
             data |= {"status": "dismissed", "disposition_note": item.closing, "answered_by": "churnkit"}
         data["content_hash"] = item.content_hash
         write_atomically(self._path(item.task.key), json.dumps(data, indent=2, ensure_ascii=False) + "\n")
-        return Result(item.task.key, "written", self._remote(item.task.key))
+        return Result(item.task.key, "written", self._shown(item.task.key))
 
     def _path(self, key: str) -> Path:
         if not re.fullmatch(r"[0-9a-f]{1,64}", key):
@@ -250,7 +251,7 @@ def write_atomically(path: Path, text: str) -> None:
     """The file holds the old text or the new one, whatever happens."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with draft.open("w", encoding="utf-8", newline="") as file:
+        with draft.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:  # half a sign is none
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

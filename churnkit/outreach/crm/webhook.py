@@ -193,8 +193,7 @@ class WebhookCrm:
         """What a message says of a task."""
         task, names = item.task, self._names
         theirs = frozenset({"disposition"}) if _kind(item) == "task.created" else _FIRST
-        told = {name: plain(value) if isinstance(value, str) else value for name, value in task.to_dict().items()
-                if name not in _OURS | theirs}
+        told = {name: _clean(value) for name, value in task.to_dict().items() if name not in _OURS | theirs}
         ids = {"account": names.get("account", task.account_id), "owner": names.get("owner", task.owner),
                "contact": names.get("contact", task.contact_id) if task.contact_id else None}
         told |= {"content_hash": item.content_hash, "remote_id": item.remote_id,
@@ -251,6 +250,12 @@ def _kind(item: Item) -> str:
     if item.closing:
         return "task.closed"
     return "task.created" if item.remote_id is None else "task.updated"
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    return plain(value) if isinstance(value, str) else value
 
 
 def _fitting(data: dict[str, Any]) -> dict[str, Any]:
