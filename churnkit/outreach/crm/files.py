@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime as dt
 import hashlib
@@ -15,8 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from churnkit.errors import OutreachError, SettingsError
-from churnkit.outreach.crm.base import Capabilities, CrmRefusedError, Item, Page, Portal, Remote, Result
-from churnkit.outreach.crm.words import cell
+from churnkit.outreach.crm.base import (
+    Capabilities,
+    CrmDeniedError,
+    CrmDownError,
+    CrmRefusedError,
+    CrmUnsureError,
+    Item,
+    Page,
+    Portal,
+    Remote,
+    Result,
+)
+from churnkit.outreach.crm.words import cell, plain
 from churnkit.outreach.task import DISPOSITIONS, LOCAL
 
 ANSWERS = "answers.csv"
@@ -58,7 +70,19 @@ class FilesCrm:
     def write(self, items: Sequence[Item]) -> Sequence[Result]:
         """Writes each task's file whole or not at all; what people own in it stays, and a deleted one stays deleted."""
         self._prepare()
-        return [self._write(item) for item in items]
+        results: list[Result] = []
+        for place, item in enumerate(items):
+            try:
+                results.append(self._write(item))
+            except (OSError, CrmDownError) as error:
+                why = (f"'{self._tasks}' cannot be written ({error.strerror}). See that the disk has room."
+                       if isinstance(error, OSError) else str(error))
+                if not any(result.state == "written" for result in results):
+                    raise CrmDownError(why) from None
+                results += [Result(left.task.key, "again", why=why) for left in items[place:]]
+                break
+        self._settle()
+        return results
 
     def changes(self, since: str | None) -> Iterator[Page]:
         """Every task, with the answers given for it: the engine sees for itself what is new."""
@@ -73,22 +97,45 @@ class FilesCrm:
             self._path(name.removesuffix(".json")).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Writes tasks.csv anew."""
+        """Writes tasks.csv anew, and takes away what killed runs left half done.
+
+        Raises:
+            CrmDownError: If it cannot be written, as when somebody has it open where that locks it.
+        """
         self._prepare()
         text = io.StringIO()
         view = csv.writer(text, lineterminator="\n")
         view.writerow(_VIEW)
         rows = [data for path in self._tasks.glob("*.json") if (data := self._understood(path.stem)) is not None]
         for data in sorted(rows, key=lambda row: (str(row.get("due")), str(row.get("key")))):
-            view.writerow([cell(data.get(name)) for name in _VIEW])
-        write_atomically(self.folder / VIEW, text.getvalue())
+            view.writerow([cell(_flat(data.get(name))) for name in _VIEW])
+        try:
+            write_atomically(self.folder / VIEW, text.getvalue())
+            for draft in self._tasks.glob(".*.tmp"):
+                draft.unlink(missing_ok=True)
+        except OSError as error:
+            raise CrmDownError(f"'{self.folder / VIEW}' cannot be written ({error.strerror}); the tasks are. "
+                               "See that the disk has room, and close the table where it is open.") from None
 
     def _prepare(self) -> None:
         try:
             self._tasks.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutreachError(f"The tasks' folder '{self.folder}' cannot be made ({error.strerror}). Name another "
-                                "one: [crm_options] folder = '...'.") from None
+            raise CrmDeniedError(f"The tasks' folder '{self.folder}' cannot be made ({error.strerror}). Name another "
+                                 "one: [crm_options] folder = '...'.") from None
+
+    def _settle(self) -> None:
+        """The folder itself on the disk: a file that is renamed may else have its old name after the power fails."""
+        if os.name != "posix":
+            return
+        try:
+            folder = os.open(self._tasks, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            raise CrmUnsureError(f"'{self._tasks}' could not be brought to the disk ({error.strerror}).") from None
 
     def _write(self, item: Item) -> Result:
         try:
@@ -97,15 +144,16 @@ class FilesCrm:
             return Result(item.task.key, "refused", why=str(refused))
         if before is None and item.remote_id is not None:
             return Result(item.task.key, "gone", why="a person deleted it")
-        plain = {name: value for name, value in item.task.to_dict().items() if name not in _OURS}
-        data: dict[str, Any] = {**plain, "disposition_note": None, "answered_by": None}
+        told = {name: plain(value) if isinstance(value, str) else value for name, value in item.task.to_dict().items()
+                if name not in _OURS}
+        data: dict[str, Any] = {**told, "disposition_note": None, "answered_by": None}
         if before is not None:
             data |= {name: before[name] for name in _PEOPLE if name in before}
         if item.closing and data["status"] == "open":
             data |= {"status": "dismissed", "disposition_note": item.closing, "answered_by": "churnkit"}
         data["content_hash"] = item.content_hash
         write_atomically(self._path(item.task.key), json.dumps(data, indent=2, ensure_ascii=False) + "\n")
-        return Result(item.task.key, "written", self._remote(item.task.key))
+        return Result(item.task.key, "written", self._shown(item.task.key))
 
     def _path(self, key: str) -> Path:
         if not re.fullmatch(r"[0-9a-f]{1,64}", key):
@@ -125,8 +173,10 @@ class FilesCrm:
             data = json.loads(path.read_text(encoding="utf-8-sig"))
         except FileNotFoundError:
             return None
-        except (ValueError, OSError) as error:
+        except (ValueError, RecursionError, PermissionError, IsADirectoryError) as error:
             raise CrmRefusedError(f"{path}: cannot be read ({error}). Mend the file, or take it away.") from None
+        except OSError as error:  # of the disk or the network, and not of this file
+            raise CrmDownError(f"{path}: cannot be read just now ({error.strerror}).") from None
         if not isinstance(data, dict) or data.get("key") != key:
             raise CrmRefusedError(f"{path}: is not the task of that key. Mend its 'key', or take it away.")
         return data
@@ -152,14 +202,14 @@ class FilesCrm:
             content_hash=data.get("content_hash"), status=status, disposition=disposition,
             note=_text(data.get("disposition_note")), owner=_text(data.get("owner")),
             due=_date(due, path) if due else None, by=_text(data.get("answered_by")),
-            modified_at=dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC), content=data)
+            modified_at=_changed(path), content=data)
 
     def _answers(self) -> dict[str, _Answer]:
         """The last row per key of answers.csv."""
         path = self.folder / ANSWERS
         if not path.is_file():
             return {}
-        when, found = dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC), {}
+        when, found = _changed(path), {}
         for number, row in enumerate(_rows(path), start=2):
             said = {name: (value or "").strip() for name, value in row.items() if isinstance(name, str)}
             key = said.get("key", "").lstrip("'")
@@ -200,11 +250,16 @@ def connect(options: Mapping[str, str], root: Path) -> FilesCrm:
 def write_atomically(path: Path, text: str) -> None:
     """The file holds the old text or the new one, whatever happens."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with draft.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:  # half a sign is none
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
@@ -215,10 +270,26 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
                 raise OutreachError(f"{path}: has no column 'key'. Its first line must be: "
                                     "key,status,disposition,note,by")
             yield from rows
+    except OSError as error:
+        raise CrmDeniedError(f"{path}: cannot be read ({error.strerror}). Let this user read it, or take it "
+                             "away.") from None
     except UnicodeDecodeError as error:
         raise OutreachError(f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from None
     except csv.Error as error:
         raise OutreachError(f"{path}: is no CSV ({error}). Save it as comma-separated UTF-8.") from None
+
+
+def _changed(path: Path) -> dt.datetime | None:
+    """When a file was changed last; None where it went away meanwhile."""
+    try:
+        return dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC)
+    except OSError:
+        return None
+
+
+def _flat(value: Any) -> Any:
+    """Text for one cell: what people wrote into a file by hand may hold anything."""
+    return " ".join(plain(value).split()) if isinstance(value, str) else value
 
 
 def _known(status: str, disposition: Any, where: str) -> tuple[str, str | None]:

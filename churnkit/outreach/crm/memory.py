@@ -20,6 +20,7 @@ from churnkit.outreach.crm.base import (
     Remote,
     Result,
 )
+from churnkit.outreach.crm.words import plain
 
 FAULTS = ("down", "quota", "dropped", "lost", "half")
 """down: refused before the write; quota: the same for today; dropped: unsure, nothing written; lost: written, but the
@@ -133,8 +134,8 @@ class MemoryCrm:
 
     def _wrote(self, item: Item) -> None:
         self.writes[item.task.key] += 1
-        self.bodies[item.task.key] = item.task.body
-        self.contents[item.task.key] = item.task.to_dict()
+        self.bodies[item.task.key] = plain(item.task.body)
+        self.contents[item.task.key] = {**item.task.to_dict(), "title": plain(item.task.title)}
 
     def _replace(self, key: str, **changes: object) -> Remote:
         for remote_id in self.ids.get(key, ()):
