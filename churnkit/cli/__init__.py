@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from churnkit.cli import audits, breaker, models, sync, tasks, uplift, world
+from churnkit.cli import audits, breaker, crm, models, sync, tasks, uplift, world
 from churnkit.cli.bare import Bare
 from churnkit.cli.screen import HERE, TODAY, At, DryRun, Folder, Json, Targets, cutoff, do
 from churnkit.cutoffs import duration
@@ -232,7 +232,7 @@ def upgrade(folder: Folder = HERE, as_json: Json = False) -> None:
 for command in (models.models, models.card, models.promote, models.rollback, breaker.release, uplift.uplift,
                 world.quarter):
     app.command()(command)
-for group in (audits.audits, sync.sync, tasks.tasks):
+for group in (audits.audits, crm.crm, sync.sync, tasks.tasks):
     app.add_typer(group)
 
 def main() -> None:

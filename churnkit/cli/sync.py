@@ -69,6 +69,30 @@ def recall(folder: Folder = HERE, *, run: Annotated[str, typer.Option(help="The 
     do(lambda: syncs.recall(folder, run, _now(), by=by), as_json)
 
 
+@sync.command()
+def repair(folder: Folder = HERE, *, by: By,
+           deleted: Annotated[bool, typer.Option("--deleted", help="They were deleted on purpose: let go.")] = False,
+           as_json: Json = False) -> None:
+    """After the CRM's backup was restored: have the next sync make again what is missing there.
+
+    Example: churnkit sync repair acme --by "Ada Lim"
+    """
+    from churnkit.jobs import syncs
+
+    do(lambda: syncs.repair(folder, _now(), by=by, deleted=deleted), as_json)
+
+
+@sync.command()
+def rebuild(folder: Folder = HERE, *, by: By, as_json: Json = False) -> None:
+    """After the outbox was lost: make it anew from the tasks in the CRM.
+
+    Example: churnkit sync rebuild acme --by "Ada Lim"
+    """
+    from churnkit.jobs import syncs
+
+    do(lambda: syncs.rebuild(folder, _now(), by=by), as_json)
+
+
 @dead.command("list")
 def list_(folder: Folder = HERE, as_json: Json = False) -> None:
     """List what is not tried again by itself, each with the reason.

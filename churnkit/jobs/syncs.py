@@ -61,6 +61,37 @@ def recall(folder: Path, run: str, at: dt.datetime, *, by: str) -> Report:
     return Report("sync recall", notes=[said], data={"run": run, "closed": done})
 
 
+def repair(folder: Path, at: dt.datetime, *, by: str, deleted: bool = False) -> Report:
+    """After the CRM's backup was restored: what is missing there is queued again, or let go where it was `deleted`."""
+    from churnkit.outreach.crm.base import connect
+    from churnkit.outreach.repair import repair as mend
+    from churnkit.outreach.status import Rules
+
+    with workspace(folder) as settings:
+        crm = connect(settings.crm, settings.crm_options, settings.root)
+        done = mend(open_outbox(settings), crm, at=at, by=by, deleted=deleted, rules=Rules.of(settings.crm_options))
+    said = (f"Repaired by {by}: {done.again} to be made again, {done.close} to be closed, {done.update} to be brought "
+            f"up to date, {done.deleted} let go. The next sync sends it.")
+    return Report("sync repair", notes=[said], data=asdict(done))
+
+
+def rebuild(folder: Path, at: dt.datetime, *, by: str) -> Report:
+    """A lost ledger is made anew from the tasks in the CRM."""
+    from churnkit.outreach.crm.base import connect
+    from churnkit.outreach.repair import rebuild as make
+    from churnkit.outreach.status import Rules
+
+    with workspace(folder) as settings:
+        crm = connect(settings.crm, settings.crm_options, settings.root)
+        done = make(open_outbox(settings), crm, at=at, by=by, rules=Rules.of(settings.crm_options))
+    said = (f"Taken in from the CRM by {by}: {done.rebuilt}. People's answers come with the next sync; the control "
+            "group's draws and ghosts come back from a backup of the outbox alone.")
+    notes = [said]
+    if done.strange:
+        notes.append(f"Not understood, and left alone: {len(done.strange)} tasks, such as {done.strange[0]}.")
+    return Report("sync rebuild", notes=notes, data=asdict(done))
+
+
 def dead_list(folder: Path) -> Report:
     """What no run tries again by itself, each with the reason."""
     from churnkit.outreach.dead import letters

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from churnkit.outreach.crm.base import CrmDownError, Rate
 from churnkit.outreach.ledger import note, notes, stamp, writing
-from churnkit.outreach.push import Clock
+from churnkit.outreach.runs import Clock
 
 _BLOCK = 50
 """How many of the day's requests are set aside at once, so that not every request costs a transaction."""

@@ -22,7 +22,7 @@ HEAD = "audit"
 WHO: Mapping[str, Who] = {
     "put": "churnkit", "change": "churnkit", "close": "churnkit", "wake": "churnkit", "withheld": "churnkit",
     "left": "churnkit", "outcome": "person", "approve": "person", "reject": "person", "snooze": "person",
-    "edit": "person", "retry": "person"}
+    "edit": "person", "retry": "person", "repair": "person"}
 """what = whose hand; all other rows that name a task are marks of the sync."""
 
 
@@ -178,8 +178,9 @@ def _follow(one: Retold, what: str, after: Mapping[str, Any]) -> None:
             one.sending = "pending"
         if one.facts["status"] != "snoozed":
             one.facts |= {"snoozed_until": None, "snooze_reason": None}
-    elif what == "retry":
+    elif what in {"retry", "repair"}:
         one.sending = "pending"
+        one.there = one.there and what != "repair"
     elif what != "left":
         _mark(one, what, after)
 

@@ -43,6 +43,7 @@ ALLOWED: Mapping[tuple[str, str], frozenset[Who]] = MappingProxyType({
     ("", "kept"): _US, ("", "proposed"): _US, ("", "queued"): _US,
     ("kept", "dismissed"): _US,
     ("proposed", "queued"): _PEOPLE, ("proposed", "snoozed"): _PEOPLE, ("proposed", "dismissed"): _US | _PEOPLE,
+    ("synced", "queued"): _PEOPLE,
     ("queued", "synced"): _CRM, ("queued", "refused"): _CRM,
     ("refused", "queued"): _US | _PEOPLE, ("refused", "synced"): _CRM,
     **{(stage, "dismissed"): _US | _PEOPLE for stage in _OPEN},

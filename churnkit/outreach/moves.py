@@ -139,10 +139,11 @@ def dismiss(connection: sa.Connection, closings: Mapping[str, str], when: str) -
             [{"_key": key, "_why": why} for key, why in closings.items()])
 
 
-def suppressed(connection: sa.Connection, when: str) -> dict[str, str]:
-    """`Outbox.suppressed` inside a transaction."""
+def suppressed(connection: sa.Connection, when: str, accounts: Collection[str] | None = None) -> dict[str, str]:
+    """`Outbox.suppressed` inside a transaction; of these accounts alone where they are named."""
     lasting = sa.or_(suppressions.c.until.is_(None), suppressions.c.until > when)
-    rows = connection.execute(sa.select(suppressions).where(suppressions.c.starts_at <= when, lasting))
+    query = sa.select(suppressions).where(suppressions.c.starts_at <= when, lasting)
+    rows = connection.execute(query if accounts is None else query.where(suppressions.c.account_id.in_(accounts)))
     return {row.account_id: row.reason for row in rows}
 
 

@@ -125,6 +125,11 @@ class Outbox:
         with self.engine.connect() as connection:
             return moves.entries(connection, states)
 
+    def waiting(self, states: Sequence[str] = ("pending", "in_flight", "ambiguous")) -> int:
+        """How many rows of the outbox are in these states."""
+        with self.engine.connect() as connection:
+            return connection.scalar(sa.select(sa.func.count()).where(ledger.outbox.c.state.in_(states))) or 0
+
     def record_outcome(self, key: str, *, status: str, at: dt.datetime, disposition: str | None = None,
                        note: str | None = None) -> bool:
         """Keeps what a person answered; False where it was known already, or the task is closed for good.

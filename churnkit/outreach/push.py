@@ -2,133 +2,68 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from churnkit.outreach.chain import record
-from churnkit.outreach.crm.base import Crm, CrmDownError, CrmRefusedError, CrmUnsureError, Item, Remote, Result
-from churnkit.outreach.lease import Lease
+from churnkit.outreach.crm.base import CrmDownError, CrmRefusedError, CrmUnsureError, Item, Remote, Result
 from churnkit.outreach.ledger import outbox as rows_of
-from churnkit.outreach.ledger import stamp, tasks, writing
+from churnkit.outreach.ledger import tasks, writing
 from churnkit.outreach.life import lawful
 from churnkit.outreach.moves import Entry, closing_words, dismiss, entries, suppressed
-from churnkit.outreach.outbox import Outbox
+from churnkit.outreach.runs import ROUNDS, Run, pause
 from churnkit.outreach.task import CLOSED
 
-T = TypeVar("T")
-
-ROUNDS = 4
-"""How often one run tries again what failed for a passing reason."""
-PATIENCE = 60.0
-"""How many seconds one run waits at a time at most; where the CRM asks for more, the rest waits for a later run."""
+_IN_DOUBT = ("in_flight", "ambiguous")
 GIVE_UP = 20
 """After so many attempts a row is dead: a person must look at it."""
-CHUNK = 500
-
-
-class Clock(Protocol):
-    """Both clocks, for leases, waits and rate budgets alone; tests turn them."""
-
-    def now(self) -> dt.datetime:
-        """The moment, in UTC."""
-        ...
-
-    def monotonic(self) -> float:
-        """Seconds that only go on."""
-        ...
-
-    def sleep(self, seconds: float) -> None:
-        """Waits."""
-        ...
-
-
-@dataclass
-class SyncReport:
-    """What one run did, by number of tasks; `problems` are for a person, `differences` are a dry run's table."""
-
-    where: str = ""
-    created: int = 0
-    updated: int = 0
-    closed: int = 0
-    adopted: int = 0
-    unchanged: int = 0
-    answers: int = 0
-    edits: int = 0
-    refused: int = 0
-    withheld: int = 0
-    again: int = 0
-    problems: list[str] = field(default_factory=list)
-    differences: list[dict[str, str]] = field(default_factory=list)
-
-    @property
-    def writes(self) -> int:
-        """How many tasks were written in the CRM."""
-        return self.created + self.updated + self.closed
-
-
-@dataclass
-class Run:
-    """One run's belongings."""
-
-    box: Outbox
-    crm: Crm
-    at: dt.datetime
-    clock: Clock
-    lease: Lease
-    report: SyncReport
-    down: CrmDownError | None = None
-
-    @property
-    def when(self) -> str:
-        """The run's moment, as the database holds it."""
-        return stamp(self.at)
-
-
-class Enough(Exception):  # noqa: N818 -- no error: the run ends in order, the rest waits for the next one
-    """The CRM wants no more for now."""
-
-
-def patiently(run: Run, step: Callable[[], None]) -> None:
-    """Runs a step, again after a pause where the CRM is down; after a few times the rest waits for the next run."""
-    for attempt in range(ROUNDS):
-        try:
-            step()
-        except CrmDownError as down:
-            if not down.today or attempt == ROUNDS - 1 or (down.wait or 0) > PATIENCE:
-                run.down = down
-                run.report.problems.append(f"{down} What is left waits for the next run.")
-                raise Enough from None
-            pause(run, attempt, down.wait)
-        else:
-            return
-
-
-def pause(run: Run, attempt: int, wait: float | None = None) -> None:
-    """Waits as long as the CRM asked for, else longer each time, and never quite alike."""
-    jitter = random.uniform(0.5, 1.5)  # noqa: S311 -- spreads retries, hides nothing
-    run.clock.sleep(min(2.0**attempt * jitter, PATIENCE) if wait is None else wait)
 
 
 def settle_doubts(run: Run) -> None:
-    """What was sent without a clear reply is looked up by key: found, it is adopted; not found, it is sent again."""
-    for batch in batches(run.box.pending(("in_flight", "ambiguous")), run.crm.capabilities.batch):
-        found = run.crm.find([entry.key for entry in batch])
-        marks = []
-        for entry in batch:
-            remote = found.get(entry.key)
-            if remote is None:
-                marks.append(_Mark(entry, "pending", "not in the CRM"))
-                continue
-            done = arrived(entry, remote)
-            run.report.adopted += done
-            marks.append(_Mark(entry, "confirmed" if done else "pending", "found in the CRM", remote,
-                               entry.content_hash if done else remote.content_hash))
-        _keep(run, marks)
+    """What was sent without a clear reply is looked up by key: found, it is adopted; not found, it is sent again.
+
+    A CRM that shows a new task late is given the time for it first. One that cannot be asked takes a write that comes
+    twice for one, so there it is simply sent again.
+    """
+    waited = False
+    for batch in _rows(run, _IN_DOUBT):
+        if run.crm.capabilities.lag and not waited:
+            run.clock.sleep(run.crm.capabilities.lag.total_seconds())
+            waited = True
+        _settle(run, batch)
+
+
+def _settle(run: Run, batch: Sequence[Entry]) -> list[Entry]:
+    """Adopts those of a batch that are in the CRM; returns the others, which wait to be sent again."""
+    found = run.crm.find([entry.key for entry in batch]) if run.crm.capabilities.finds else {}
+    marks, absent = [], []
+    for entry in batch:
+        remote = found.get(entry.key)
+        if remote is None:
+            why = "not in the CRM" if run.crm.capabilities.finds else "sent again: the CRM takes both for one"
+            marks.append(_Mark(entry, "pending", why))
+            absent.append(entry)
+            continue
+        done = arrived(entry, remote)
+        run.report.adopted += done
+        marks.append(_Mark(entry, "confirmed" if done else "pending", "found in the CRM", remote,
+                           entry.content_hash if done else remote.content_hash))
+    _keep(run, marks)
+    return absent
+
+
+def _rows(run: Run, states: Sequence[str]) -> Iterator[list[Entry]]:
+    """The outbox's rows in these states, a batch at a time."""
+    last = 0
+    while True:
+        with run.box.engine.connect() as connection:
+            batch = entries(connection, states, last, run.crm.capabilities.batch)
+        if not batch:
+            return
+        last = batch[-1].id
+        yield batch
 
 
 def arrived(entry: Entry, remote: Remote) -> bool:
@@ -151,7 +86,8 @@ def push(run: Run) -> None:
                 break
             _send(run, [entry for entry in batch if entry.remote_id is None])
             _send(run, [entry for entry in batch if entry.remote_id is not None])
-        if attempt == ROUNDS - 1 or not run.box.pending():
+            run.told(run.report)
+        if attempt == ROUNDS - 1 or run.box.waiting() == 0:
             return
         pause(run, attempt)
 
@@ -171,13 +107,21 @@ def _send(run: Run, batch: Sequence[Entry]) -> None:
         return
     except CrmRefusedError as refused:
         if len(batch) > 1:
-            middle = len(batch) // 2
-            _send(run, batch[:middle])
-            _send(run, batch[middle:])
+            _halve(run, batch, str(refused))
             return
         results = [Result(batch[0].key, "refused", why=str(refused))]
     said = {result.key: result for result in results}
     _keep(run, [_became(run, entry, said.get(entry.key)) for entry in batch])
+
+
+def _halve(run: Run, batch: Sequence[Entry], why: str) -> None:
+    """Sends a batch that was refused as a whole in two halves, without those rows that the CRM took all the same."""
+    _keep(run, [_Mark(entry, "ambiguous", why, tried=False) for entry in batch])
+    rest = _settle(run, batch) if run.crm.capabilities.finds and batch[0].remote_id is None else list(batch)
+    _keep(run, [_Mark(entry, "in_flight", why, tried=False) for entry in rest])
+    middle = max(1, len(rest) // 2)
+    for half in (rest[:middle], rest[middle:]):
+        _send(run, half)
 
 
 def _closing(entry: Entry) -> str:
@@ -193,7 +137,9 @@ def _became(run: Run, entry: Entry, result: Result | None) -> _Mark:
         return _Mark(entry, "pending", result.why)
     if result.state == "doubt":
         return _Mark(entry, "ambiguous", result.why)
-    if result.state in {"refused", "gone"}:
+    if result.state == "gone":  # whether a person deleted it is for the next look to say
+        return _Mark(entry, "dropped", result.why or "it is not in the CRM any more")
+    if result.state == "refused":
         run.report.refused += 1
         return _Mark(entry, "rejected", result.why)
     run.report.closed += entry.action == "close"
@@ -212,7 +158,7 @@ def _claim(run: Run, after: int) -> tuple[list[Entry], int]:
     with writing(run.box.engine) as connection:
         run.lease.renew(connection)
         waiting = entries(connection, ("pending",), after, run.crm.capabilities.batch)
-        quiet = suppressed(connection, run.when)
+        quiet = suppressed(connection, run.when, {entry.task.account_id for entry in waiting})
         doubtful = _in_doubt(connection, waiting)
         for entry in waiting:
             if entry.key in claimed or entry.key in doubtful or entry.task.approval == "pending":
@@ -221,6 +167,8 @@ def _claim(run: Run, after: int) -> tuple[list[Entry], int]:
                 why = f"not sent: {quiet.get(entry.task.account_id, 'it was closed before it was sent')}"
                 run.report.withheld += 1
                 marks.append(_Mark(entry, "dead", why, withheld=True))
+            elif entry.action != "close" and entry.task.status in CLOSED:
+                marks.append(_Mark(entry, "dropped", "it is closed: what a person ended stays as it is", tried=False))
             elif entry.action != "close" and entry.sent_hash == entry.content_hash:
                 run.report.unchanged += 1
                 marks.append(_Mark(entry, "confirmed", "nothing had changed"))
@@ -237,7 +185,7 @@ def _claim(run: Run, after: int) -> tuple[list[Entry], int]:
 def _in_doubt(connection: sa.Connection, waiting: Sequence[Entry]) -> set[str]:
     """The tasks among these that were sent without a clear reply: sent again now, they could stand there twice."""
     keys = [entry.key for entry in waiting]
-    states = rows_of.c.state.in_(("in_flight", "ambiguous"))
+    states = rows_of.c.state.in_(_IN_DOUBT)
     return set(connection.scalars(sa.select(rows_of.c.key).where(states, rows_of.c.key.in_(keys))))
 
 
@@ -273,7 +221,9 @@ def _write_marks(run: Run, connection: sa.Connection, marks: Sequence[_Mark]) ->
     record(connection, run.when, f"sync:{run.crm.name}", "", [
         {"what": "withheld" if mark.withheld else mark.state, "key": mark.entry.key,
          "before": {"state": mark.entry.state}, "after": {
-             "action": mark.entry.action, "content_hash": mark.entry.content_hash, "why": mark.why}} for mark in marks])
+             "action": mark.entry.action, "content_hash": mark.entry.content_hash, "why": mark.why,
+             **({"remote_id": mark.remote.remote_id, "version": mark.remote.version} if mark.remote else {})}}
+        for mark in marks])
 
 
 def _write_states(run: Run, connection: sa.Connection, marks: Sequence[_Mark]) -> None:
@@ -292,8 +242,3 @@ def _write_states(run: Run, connection: sa.Connection, marks: Sequence[_Mark]) -
             tasks.update().where(tasks.c.key == sa.bindparam("_key")).values(
                 remote_id=sa.bindparam("_remote"), remote_version=sa.bindparam("_version"),
                 sent_hash=sa.bindparam("_sent")), seen)
-
-
-def batches(all_: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """A sequence, some at a time."""
-    return (all_[start:start + size] for start in range(0, len(all_), size))

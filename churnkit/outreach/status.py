@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from churnkit.cutoffs import duration
 from churnkit.errors import OutreachError, SettingsError
-from churnkit.outreach import dead
+from churnkit.outreach import dead, look
 from churnkit.outreach.crm.base import Portal
 from churnkit.outreach.ledger import note, notes, outbox, stamp, writing
 from churnkit.outreach.life import SNOOZE
@@ -80,6 +80,7 @@ class Status:
     every_seconds: float | None
     oldest: str | None
     dead: int
+    held: str | None = None
     backlog: dict[str, int] = field(default_factory=dict)
 
     def sentences(self) -> list[str]:
@@ -97,6 +98,8 @@ class Status:
         waiting = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in self.backlog.items())
         since = f", the oldest since {self.oldest[:19]}" if self.oldest else ""
         said.append(f"Waiting: {waiting or 'nothing'}{since}.")
+        if self.held:
+            said.append(f"HELD: {self.held}. Nothing is written until churnkit sync repair.")
         if self.dead:
             said.append(f"Dead letters: {self.dead}. See: churnkit sync dead list.")
         return said
@@ -116,14 +119,14 @@ def status(box: Outbox, crm: str, now: dt.datetime, every: dt.timedelta | None =
     with box.engine.connect() as connection:
         backlog = {row[0]: (row[1], row[2]) for row in connection.execute(counted)}
         kept = connection.scalar(sa.select(notes.c.value).where(notes.c.name == f"runs:{crm}"))
-        letters = dead.count(connection)
+        letters, held = dead.count(connection), look.held(connection, crm)
     told = json.loads(kept) if kept else {}
     whole = told.get("whole")
     lag = max((now - dt.datetime.fromisoformat(whole)).total_seconds(), 0.0) if whole else None
     late = every is not None and (lag is None or lag > SLACK * every.total_seconds())
     return Status(crm, told.get("ran"), whole, lag, late, every.total_seconds() if every else None,
                   min((oldest for _, oldest in backlog.values()), default=None), letters,
-                  {state: backlog[state][0] for state in WAITING if state in backlog})
+                  held["why"] if held else None, {state: backlog[state][0] for state in WAITING if state in backlog})
 
 
 def remember(box: Outbox, crm: str, began: dt.datetime, *, whole: bool) -> None:

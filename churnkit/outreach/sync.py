@@ -7,6 +7,7 @@ import csv
 import datetime as dt
 import io
 import json
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,12 +24,18 @@ from churnkit.outreach.crm.files import write_atomically
 from churnkit.outreach.crm.words import cell
 from churnkit.outreach.lease import Lease
 from churnkit.outreach.ledger import stamp, tasks, writing
+from churnkit.outreach.look import changed_at, keep_newest, look, take_deletion
 from churnkit.outreach.moves import CHUNK, Answer, answer, closing_words
 from churnkit.outreach.outbox import Outbox
-from churnkit.outreach.push import Clock, Enough, Run, SyncReport, arrived, batches, patiently, push
+from churnkit.outreach.push import arrived, push
+from churnkit.outreach.runs import Clock, Enough, Run, SyncReport, batches, patiently
 from churnkit.outreach.status import Rules, remember
 from churnkit.outreach.task import CLOSED
 from churnkit.schemas import raw_table
+
+log = logging.getLogger("churnkit")
+_EVERY = 5.0
+"""Seconds between two words about how far a run has come."""
 
 
 class SystemClock:
@@ -51,8 +58,8 @@ def sync(outbox: Outbox, crm: Crm, *, at: dt.datetime, clock: Clock | None = Non
          rules: Rules | None = None) -> SyncReport:
     """Brings the CRM and the outbox together; a second run with nothing changed writes nothing.
 
-    Answers are pulled first, then what an earlier run left in doubt is looked up by key and adopted or queued again,
-    then what is pending is sent.
+    First comes a look whether what was sent is still there, then answers are pulled, then what an earlier run left in
+    doubt is looked up by key and adopted or queued again, then what is pending is sent.
 
     Args:
         outbox: Where tasks wait.
@@ -66,27 +73,56 @@ def sync(outbox: Outbox, crm: Crm, *, at: dt.datetime, clock: Clock | None = Non
         BusyError: If another sync holds the lease.
         OutreachError: If the CRM is another portal than the one that is meant, or cannot be used at all.
     """
-    clock, rules = clock or SystemClock(), rules or Rules()
+    rules = rules or Rules()
     if dry_run:
         return SyncReport(where=crm.name, differences=_differences(outbox, crm))
-    report, began, whole = SyncReport(where=crm.name), clock.now(), False
-    with Lease(outbox.engine, crm.name, clock.now).held() as lease, _metered(outbox, crm, clock):
-        run = Run(outbox, crm, at, clock, lease, report)
+    with opened(outbox, crm, at=at, clock=clock) as run:
+        report, began, whole = run.report, run.clock.now(), False
         if alone := alone_until(outbox.engine, crm.name, began):
             report.problems.append(f"The CRM wants to be left alone until {alone[:19]}. What is left waits for a run "
                                    "after that.")
         else:
             with contextlib.suppress(Enough):
                 patiently(run, lambda: _check(run, rules))
+                patiently(run, lambda: look(run))
                 patiently(run, lambda: _pull(run, rules.snooze_for))
                 patiently(run, lambda: push(run))
                 whole = True
-            crm.close()
         if run.down is not None:
-            leave_alone(outbox.engine, crm.name, clock.now(), run.down)
+            leave_alone(outbox.engine, crm.name, run.clock.now(), run.down)
         remember(outbox, crm.name, began, whole=whole)
-    report.again = len(outbox.pending())
+    report.again = outbox.waiting()
     return report
+
+
+@contextlib.contextmanager
+def opened(outbox: Outbox, crm: Crm, *, at: dt.datetime, clock: Clock | None = None) -> Iterator[Run]:
+    """A run that holds the lease, with the connector's budget where the CRM has a limit; the connector is closed after.
+
+    Raises:
+        BusyError: If another run holds the lease.
+    """
+    clock = clock or SystemClock()
+    with Lease(outbox.engine, crm.name, clock.now).held() as lease, _metered(outbox, crm, clock):
+        try:
+            yield Run(outbox, crm, at, clock, lease, SyncReport(where=crm.name), Progress(outbox, clock))
+        finally:
+            crm.close()
+
+
+class Progress:
+    """Says every few seconds how far a run has come, so that nobody wonders whether it hangs."""
+
+    def __init__(self, outbox: Outbox, clock: Clock) -> None:
+        self._outbox, self._clock, self._said = outbox, clock, clock.monotonic()
+
+    def __call__(self, report: SyncReport) -> None:
+        """After each batch."""
+        if self._clock.monotonic() - self._said < _EVERY:
+            return
+        self._said = self._clock.monotonic()
+        log.info("sync to %s: %d sent, %d answers taken over, %d wait", report.where, report.writes, report.answers,
+                 self._outbox.waiting())
 
 
 @contextlib.contextmanager
@@ -146,10 +182,14 @@ def _pull(run: Run, snooze_for: dt.timedelta) -> None:
                 for remote in batch:
                     if remote.problem:
                         run.report.problems.append(remote.problem)
+                    elif remote.key in known and remote.deleted:
+                        run.report.gone += take_deletion(run, connection, remote.key)
                     elif remote.key in known:  # else it is not of this outbox
                         _take_answer(run, connection, remote, known[remote.key], snooze_for)
                         _take_edit(run, connection, remote, known[remote.key])
             ledger.note(connection, name, page.cursor)
+            keep_newest(connection, run.crm.name, changed_at(page.remotes))
+        run.told(run.report)
 
 
 def _take_answer(run: Run, connection: sa.Connection, remote: Remote, row: sa.Row[Any],
@@ -186,9 +226,9 @@ def _take_edit(run: Run, connection: sa.Connection, remote: Remote, row: sa.Row[
 
 def _differences(outbox: Outbox, crm: Crm) -> list[dict[str, str]]:
     """What a run would do, read only."""
-    waiting = outbox.pending()
-    found = crm.find([entry.key for entry in waiting]) if waiting else {}
-    table = []
+    waiting, found, table = outbox.pending(), {}, []
+    for batch in batches(waiting, crm.capabilities.batch):
+        found.update(crm.find([entry.key for entry in batch]))
     for entry in waiting:
         there = entry.key in found
         todo = "close" if entry.action == "close" else "update" if there else "create"

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from churnkit.outreach.crm.base import Crm, Remote
-from churnkit.outreach.push import Clock
+from churnkit.outreach.runs import Clock
+from churnkit.testing.samples import ACCOUNTS, CANARY, OWNERS
 
-OWNERS = ("ann@us.example", "eve@us.example", "gone@us.example")
-"""The owners that a world knows; the last one is inactive from the beginning."""
-ACCOUNTS = tuple(f"A{n:02d}" for n in range(30))
-"""The accounts that a world knows."""
-CANARY = "canary-7f3a9d51e6"
-"""The token that a world's connector uses: the suite looks for it wherever something is written."""
+__all__ = ["ACCOUNTS", "CANARY", "OWNERS", "World"]
 
 
 class World(Protocol):
@@ -25,6 +21,12 @@ class World(Protocol):
     and of `faults` below that can happen here; the suite skips the others and says so.
     """
 
+    name: str
+    """The connector's name, as churnkit.toml would say it."""
+    options: Mapping[str, str]
+    """Its options, as [crm_options] would give them to it: another process can use this CRM with them."""
+    env: Mapping[str, str]
+    """What that process finds in its environment: the secrets."""
     faults: Sequence[str]
     """Which faults `fail` can cause: those of a line, and quota, half (half of a batch is written, the reply is lost),
     rows (one row of a batch fails in the reply), poison (one bad row fails its whole batch), expired (the token),

@@ -279,7 +279,8 @@ def test_broken_and_deleted_files(lite, clock, tmp_path):
     (tmp_path / "crm" / "tasks" / f"{task(1).key}.json").unlink()
     lite.put([task(n, body="Why: more.") for n in range(3)], at=LATER)
     report = sync(lite, crm, at=LATER, clock=clock)
-    assert (report.updated, report.refused) == (1, 2)
+    assert (report.updated, report.refused, report.gone) == (1, 1, 1)
+    assert {one.key: one.status for one in lite.tasks()}[task(1).key] == "dismissed"
     assert "Mend the file" in report.problems[0]
     assert not (tmp_path / "crm" / "tasks" / f"{task(1).key}.json").exists()
 

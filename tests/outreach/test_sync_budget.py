@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -91,6 +92,7 @@ def test_the_days_quota_ends_the_run_in_order(outbox):
     again = sync(outbox, crm, at=AT, clock=clock)
     assert (again.created, "left alone until 2026-11-02" in again.problems[0]) == (0, True)
     clock.time = AT + DAY
+    crm.capabilities = replace(crm.capabilities, rate=Rate(1000, 1, daily=14))  # looking for what was sent costs too
     assert sync(outbox, crm, at=AT + DAY, clock=clock).created > 0
     clock.time = AT + 2 * DAY
     sync(outbox, crm, at=AT + 2 * DAY, clock=clock)

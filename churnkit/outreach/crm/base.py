@@ -105,8 +105,9 @@ class Remote:
     """A task as the CRM holds it: what people own in it, and the hash of the content that churnkit wrote.
 
     `owner` is an e-mail address, or what the CRM says where that cannot be told. `content` is churnkit's own part, as
-    `Task.to_dict` gave it, where the CRM keeps that: a lost ledger is made anew from it. `problem` says why the task
-    cannot be understood; the rest then counts for nothing.
+    `Task.to_dict` gave it, where the CRM keeps that: a lost ledger is made anew from it. `deleted` is told by `changes`
+    alone, where the CRM tells of deletions. `problem` says why the task cannot be understood; the rest then counts for
+    nothing.
     """
 
     key: str
@@ -122,6 +123,7 @@ class Remote:
     by: str | None = None
     problem: str = ""
     content: Mapping[str, Any] | None = None
+    deleted: bool = False
 
 
 @dataclass(frozen=True)

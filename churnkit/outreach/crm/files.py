@@ -53,7 +53,7 @@ class FilesCrm:
 
     def find(self, keys: Sequence[str]) -> Mapping[str, Remote]:
         """The tasks of these keys that are there."""
-        return {key: remote for key in keys if (remote := self._remote(key)) is not None}
+        return {key: remote for key in keys if (remote := self._shown(key)) is not None}
 
     def write(self, items: Sequence[Item]) -> Sequence[Result]:
         """Writes each task's file whole or not at all; what people own in it stays, and a deleted one stays deleted."""
@@ -64,15 +64,8 @@ class FilesCrm:
         """Every task, with the answers given for it: the engine sees for itself what is new."""
         answers, keys = self._answers(), sorted(path.stem for path in self._tasks.glob("*.json"))
         for start in range(0, len(keys), self.capabilities.page):
-            found = []
-            for key in keys[start:start + self.capabilities.page]:
-                try:
-                    remote = self._remote(key)
-                    if remote is not None:
-                        found.append(answers.get(key, _Answer()).on(remote))
-                except CrmRefusedError as refused:
-                    found.append(Remote(key, f"{key}.json", "", problem=str(refused)))
-            yield Page(found, since)
+            shown = (self._shown(key, answers.get(key)) for key in keys[start:start + self.capabilities.page])
+            yield Page([remote for remote in shown if remote is not None], since)
 
     def remove(self, remote_ids: Sequence[str]) -> None:
         """Takes files away."""
@@ -137,6 +130,14 @@ class FilesCrm:
         if not isinstance(data, dict) or data.get("key") != key:
             raise CrmRefusedError(f"{path}: is not the task of that key. Mend its 'key', or take it away.")
         return data
+
+    def _shown(self, key: str, answer: _Answer | None = None) -> Remote | None:
+        """A task with the answer given for it, or what is wrong with them."""
+        try:
+            remote = self._remote(key)
+            return answer.on(remote) if answer and remote else remote
+        except CrmRefusedError as refused:
+            return Remote(key, f"{key}.json", "", problem=str(refused))
 
     def _remote(self, key: str) -> Remote | None:
         data = self._read(key)
