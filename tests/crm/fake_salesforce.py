@@ -61,8 +61,8 @@ def churnkit_fields():
 class FakeSalesforce:
     """One org. It is an App for churnkit.testing.server.
 
-    `due` is what is to happen to the next writing request: "half" (only the first half of its records is done),
-    "expired" or "quota" (from then on, until healed). `row_fault` names an account whose row fails with
+    `due` is what is to happen to the next writing request: "half" (only the first half of its records is done) or
+    "quota" (spent from then on, until healed). `row_fault` names an account whose row fails with
     `row_code`, `poison` one whose row fails its whole request.
     """
 
@@ -117,7 +117,7 @@ class FakeSalesforce:
     def _answer(self, request):
         name, due, self.due = endpoint_of(request), self.due, ""
         self.asked[name] += 1
-        self.expired, self.spent = self.expired or due == "expired", self.spent or due == "quota"
+        self.spent = self.spent or due == "quota"
         if name == "token":
             return self._token(request)
         if refusal := self._refusal(name, request):

@@ -40,6 +40,7 @@ class SalesforceWorld:
         app: Sign in by client credentials, so that an expired token is renewed, instead of by a token.
     """
 
+    name = "salesforce"
     faults = (*FAULTS, "quota", "half", "rows", "poison", "expired", "refused")
 
     def __init__(self, folder, *, unique=True, app=False):
@@ -50,18 +51,15 @@ class SalesforceWorld:
             self.fake.user(f"005{number:012d}AAA", email, active=email != OWNERS[-1])
         for account in ACCOUNTS:
             self.fake.account(account)
-        self.environment = {"CHURNKIT_SALESFORCE_TOKEN": CANARY}
+        self.env = {"CHURNKIT_SALESFORCE_TOKEN": CANARY}
         if app:
             self.fake.tokens, self.fake.apps["the-app"] = set(), CANARY
-            self.environment = {"CHURNKIT_SALESFORCE_CLIENT_ID": "the-app", "CHURNKIT_SALESFORCE_CLIENT_SECRET": CANARY}
+            self.faults = tuple(fault for fault in self.faults if fault != "expired")  # it is renewed
+            self.env = {"CHURNKIT_SALESFORCE_CLIENT_ID": "the-app", "CHURNKIT_SALESFORCE_CLIENT_SECRET": CANARY}
         self._plan, self._made, self._down = deque(), [], contextlib.ExitStack()
         self.server = Server(self.fake, writes=self._writes, tls=certificate())
-        self.fake.host = self.host
-
-    @property
-    def host(self):
-        """Where it is."""
-        return self.server.url.removeprefix("https://")
+        self.host = self.fake.host = self.server.url.removeprefix("https://")
+        self.options = {"instance": self.host, "ca": str(folder / "ca.pem"), "timeout": "1", "requests": "100000"}
 
     def __enter__(self):
         return self
@@ -77,9 +75,8 @@ class SalesforceWorld:
         if clock is not None:
             self.fake.now = clock.now
         kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
-        with mock.patch.dict(os.environ, {**kept, **self.environment}, clear=True):
-            given = {"instance": self.host, "ca": "ca.pem", "timeout": "1", "requests": "100000", **options}
-            crm = connect("salesforce", given, self.folder)
+        with mock.patch.dict(os.environ, {**kept, **self.env}, clear=True):
+            crm = connect(self.name, {**self.options, **options}, self.folder)
         self._made.append(crm)
         return crm
 
@@ -113,15 +110,17 @@ class SalesforceWorld:
         self.fake.touch(task, by=self.user_of(OWNERS[0]), IsDeleted=True)
 
     def fail(self, fault, times=1):
-        """The next writing calls suffer; quota, expired and refused last until `heal`."""
+        """The next writing calls suffer; quota lasts from there on, refused and expired from now on, until `heal`."""
         if fault == "rows":
             self.fake.row_fault = "A03"
         elif fault == "poison":
             self.fake.poison = "A03"
+        elif fault == "expired":
+            self.fake.expired = True
         elif fault == "refused":
             self._down.enter_context(self.server.refuse())
         else:
-            ours = fault in {"half", "quota", "expired"}
+            ours = fault in {"half", "quota"}
             line = "dropped_after" if fault == "half" else "" if ours else fault
             for _ in range(times):
                 self.server.faults.append(line)
