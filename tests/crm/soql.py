@@ -37,8 +37,15 @@ class Query:
         return {*self.names, *(name for name, _, _ in self.conditions), *self.order}
 
     def holds(self, row, value):
-        """Whether a row meets every condition; `value` gives a field of it. Texts are alike in any case."""
-        return all(_TESTS[sign](_folded(value(row, name)), _folded(wanted)) for name, sign, wanted in self.conditions)
+        """Whether a row meets every condition; `value` gives a field of it.
+
+        Texts are alike in any case, ids by their first fifteen signs.
+        """
+        for name, sign, wanted in self.conditions:
+            same = _short if name.endswith("Id") else _folded
+            if not _TESTS[sign](same(value(row, name)), same(wanted)):
+                return False
+        return True
 
 
 def parse(text):
@@ -131,3 +138,9 @@ def _folded(value):
     if isinstance(value, str):
         return value.casefold()
     return tuple(map(_folded, value)) if isinstance(value, tuple) else value
+
+
+def _short(value):
+    if isinstance(value, str):
+        return value[:15]
+    return tuple(map(_short, value)) if isinstance(value, tuple) else value

@@ -90,13 +90,16 @@ class Line:
             body = self._client().restful(path, params=dict(params) if params else None, method=method, json=json,
                                           timeout=self._timeout, allow_redirects=False)
         except SalesforceError as error:
-            said = heard(error.status, error.content, self._headers)
-        except requests.exceptions.JSONDecodeError:
-            said = Said(0, code=UNREADABLE)
+            return self._no(error.status, error.content)
+        except (requests.exceptions.JSONDecodeError, TypeError):  # the client counts whatever JSON there is
+            return Said(0, code=UNREADABLE)
         except Exception as error:  # noqa: BLE001 -- whatever it is, it holds the request, and that holds the token
-            said = broken(error)
-        else:
-            return Said(200, body)
+            return broken(error)
+        return Said(200, body)
+
+    def _no(self, status: int, content: Any) -> Said:
+        """A reply that says no, with the secrets covered that it may repeat."""
+        said = heard(status, content, self._headers)
         return replace(said, code=self.hidden(said.code), text=self.hidden(said.text))
 
     def _client(self) -> Salesforce:
@@ -110,7 +113,7 @@ class Line:
         token, said, home = self._fetch()
         if said.status in {400, 401}:
             raise CrmDeniedError(f"Salesforce ({self.host}) gives the app no token: {said.code} "
-                                 f"{self.hidden(said.text)} Check {CLIENT_ID} and {CLIENT_SECRET}, and that the app "
+                                 f"{said.text}. Check {CLIENT_ID} and {CLIENT_SECRET}, and that the app "
                                  "allows the client credentials flow and names the user to run as.")
         if token is None:
             raise failure(said, self.host, writing=False)
@@ -135,7 +138,7 @@ class Line:
         except ValueError:
             told = None
         if reply.status_code != 200:
-            return None, heard(reply.status_code, told, reply.headers), ""
+            return None, self._no(reply.status_code, told), ""
         if not isinstance(told, dict) or not told.get("access_token"):
             return None, Said(0, code=UNREADABLE), ""
         return Secret(str(told["access_token"])), Said(200), urlsplit(str(told.get("instance_url") or "")).netloc
