@@ -179,6 +179,8 @@ class _Http(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # one packet a reply: else the client's delayed acknowledgement costs 40 ms
+    disable_nagle_algorithm = True
     server: _Http
 
     def handle_one_request(self) -> None:

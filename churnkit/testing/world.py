@@ -33,7 +33,10 @@ class World(Protocol):
     refused (no connection)."""
 
     def connect(self, clock: Clock | None = None) -> Crm:
-        """A new connector to this CRM, as a new process would make it; it waits at most a second for a reply."""
+        """A new connector to this CRM, as a new process would make it; it waits at most a second for a reply.
+
+        The CRM's own time is then at least the clock's, and never goes back with it.
+        """
         ...
 
     def tasks(self) -> list[Remote]:
