@@ -12,9 +12,9 @@ import trustme
 from fake_salesforce import FakeSalesforce
 from salesforce_contract import endpoint_of
 
-from churnkit.outreach.crm.base import Remote, connect
+from churnkit.outreach.crm.base import Item, Remote, connect
+from churnkit.testing.samples import ACCOUNTS, CANARY, OWNERS, sample
 from churnkit.testing.server import FAULTS, Server
-from churnkit.testing.world import ACCOUNTS, CANARY, OWNERS
 
 AUTHORITY = trustme.CA()
 _LEAF = AUTHORITY.issue_cert("127.0.0.1")
@@ -29,6 +29,23 @@ def certificate(leaf=_LEAF):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     leaf.configure_cert(context)
     return context
+
+
+def new(*tasks):
+    """What the engine says of new tasks."""
+    return [Item(task, task.content_hash()) for task in tasks]
+
+
+def known(result, task=None, closing=""):
+    """What it says of one that was written."""
+    task = task or sample()
+    return Item(task, task.content_hash(), result.remote.remote_id, closing)
+
+
+def only(results):
+    """The one result."""
+    [result] = results
+    return result
 
 
 class SalesforceWorld:
