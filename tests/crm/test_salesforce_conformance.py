@@ -4,9 +4,10 @@ import pytest
 from salesforce_world import SalesforceWorld
 
 from churnkit.testing.conformance import Conformance
+from churnkit.testing.kills import Kills
 
 
-class TestSalesforce(Conformance):
+class TestSalesforce(Kills, Conformance):
     """Signed in by a token, with unique keys."""
 
     unique, app = True, False
