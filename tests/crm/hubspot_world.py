@@ -36,6 +36,8 @@ class HubSpotWorld:
         fake: What FakeHubSpot is made with.
     """
 
+    name = "hubspot"
+    env = {"CHURNKIT_HUBSPOT_TOKEN": CANARY}
     faults = (*FAULTS, "quota", "half", "rows", "poison", "expired", "refused")
 
     def __init__(self, folder, setenv, *, ready=True, unique_companies=True, **fake):
@@ -61,6 +63,11 @@ class HubSpotWorld:
         """Closes the port."""
         self._refusing.close()
         self.server.__exit__()
+
+    @property
+    def options(self):
+        """What another process connects with."""
+        return {"host": self.server.url, "timeout": "1", "requests": "10000", "seconds": "1"}
 
     def connect(self, clock=None, **options):
         """A new connector; it waits at most a second for a reply."""

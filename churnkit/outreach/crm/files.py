@@ -58,10 +58,11 @@ class FilesCrm:
         self._tasks = self.folder / "tasks"
 
     def check(self, *, mend: bool = False) -> Portal:
-        """The folder, made where it is missing."""
-        made = () if self._tasks.is_dir() else (f"made the folder {self._tasks}",)
-        self._prepare()
-        return Portal(f"folder {self.folder}", made=made if mend else ())
+        """The folder, made with `mend` where it is missing; else the first task makes it."""
+        made = () if self._tasks.is_dir() or not mend else (f"made the folder {self._tasks}.",)
+        if mend:
+            self._prepare()
+        return Portal(f"folder {self.folder}", made=made)
 
     def find(self, keys: Sequence[str]) -> Mapping[str, Remote]:
         """The tasks of these keys that are there."""
