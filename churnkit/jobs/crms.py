@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from churnkit.errors import OutreachError
 from churnkit.jobs.report import HELD_BACK, Report
+from churnkit.jobs.workspace import open_outbox
 from churnkit.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -24,13 +27,10 @@ def setup(folder: Path, name: str) -> Report:
 
     Code HELD_BACK while something is left to do.
     """
-    settings, crm = _connect(folder, name)
-    try:
+    with _connected(folder, name) as (settings, crm):
         portal = crm.check()
         _refuse_other(settings, name, portal)
         portal = crm.check(mend=True)
-    finally:
-        crm.close()
     kind = f", {portal.kind}" if portal.kind else ""
     notes = [f"{portal.name}{f' (portal {portal.id!r}{kind})' if portal.id else ''}.",
              *(f"Done: {sentence}" for sentence in portal.made)]
@@ -52,11 +52,8 @@ def question(folder: Path, name: str, *, production: bool = False) -> str:
     Raises:
         OutreachError: If it is no sandbox and `production` is not said, or it is not set up.
     """
-    settings, crm = _connect(folder, name)
-    try:
+    with _connected(folder, name) as (settings, crm):
         portal = crm.check()
-    finally:
-        crm.close()
     _refuse_other(settings, name, portal)
     if portal.todo:
         raise OutreachError(f"{portal.name} is not set up yet. Run: churnkit crm setup {name}")
@@ -68,14 +65,10 @@ def question(folder: Path, name: str, *, production: bool = False) -> str:
 
 def trial(folder: Path, name: str, now: dt.datetime, *, owner: str, account: str) -> Report:
     """Writes one task, reads it back, changes it, and removes it; removed too where one of the steps fails."""
-    _, crm = _connect(folder, name)
-    task = _task(now, owner, account)
     rows: list[dict[str, str]] = []
-    try:
+    with _connected(folder, name) as (_, crm):
         crm.check()
-        _try(crm, task, rows)
-    finally:
-        crm.close()
+        _try(crm, _task(now, owner, account), rows)
     return Report("crm test", rows=rows, notes=["The CRM takes tasks, tells them back, and none is left behind."],
                   data={"steps": rows})
 
@@ -120,11 +113,20 @@ def _task(now: dt.datetime, owner: str, account: str) -> Task:
                 due=now.date() + dt.timedelta(days=7), owner=owner)
 
 
-def _connect(folder: Path, name: str) -> tuple[Settings, Crm]:
+@contextmanager
+def _connected(folder: Path, name: str) -> Iterator[tuple[Settings, Crm]]:
+    """The workspace and its CRM, within the budget that syncs have too."""
     from churnkit.outreach.crm.base import connect
+    from churnkit.outreach.sync import SystemClock, metered
 
     settings = load(folder)
-    return settings, connect(name, settings.crm_options if settings.crm == name else {}, settings.root)
+    settings.state.mkdir(parents=True, exist_ok=True)
+    crm = connect(name, settings.crm_options if settings.crm == name else {}, settings.root)
+    try:
+        with metered(open_outbox(settings), crm, SystemClock()):
+            yield settings, crm
+    finally:
+        crm.close()
 
 
 def _named(settings: Settings, name: str) -> str:

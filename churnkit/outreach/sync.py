@@ -105,7 +105,7 @@ def opened(outbox: Outbox, crm: Crm, *, at: dt.datetime, clock: Clock | None = N
         BusyError: If another run holds the lease.
     """
     clock = clock or SystemClock()
-    with Lease(outbox.engine, crm.name, clock.now).held() as lease, _metered(outbox, crm, clock):
+    with Lease(outbox.engine, crm.name, clock.now).held() as lease, metered(outbox, crm, clock):
         try:
             yield Run(outbox, crm, at, clock, lease, SyncReport(where=crm.name), Progress(outbox, clock))
         finally:
@@ -128,7 +128,7 @@ class Progress:
 
 
 @contextlib.contextmanager
-def _metered(outbox: Outbox, crm: Crm, clock: Clock) -> Iterator[None]:
+def metered(outbox: Outbox, crm: Crm, clock: Clock) -> Iterator[None]:
     """Gives the connector its budget, where the CRM has a limit."""
     if crm.capabilities.rate is None:
         yield

@@ -10,7 +10,6 @@ import pytest
 import sqlalchemy as sa
 
 from churnkit.errors import ChurnkitError
-from churnkit.outreach.crm.base import CrmDeniedError
 from churnkit.outreach.dead import letters, retry
 from churnkit.testing.samples import AT, CANARY, OWNERS, sample
 from churnkit.testing.server import FAULTS
@@ -162,14 +161,12 @@ class Faults:
         stage.holds(KEYS)
 
     def test_denied_is_not_down(self, stage: Stage) -> None:
-        """A refused token is said as such: nobody waits for it."""
+        """A refused token ends the run at once, and is said as such: nobody waits for it."""
         self.can(stage, "expired")
+        stage.put([sample(0)])
         stage.world.fail("expired")
-        crm = stage.world.connect(stage.clock)
-        with pytest.raises(CrmDeniedError):
-            crm.check()
-            if crm.capabilities.finds:
-                crm.find(KEYS[:1])
         slept = list(stage.clock.slept)
+        report = stage.run()
+        assert (report.writes, len(report.problems), stage.clock.slept) == (0, 1, slept)
+        assert stage.box.waiting() == 1
         stage.world.heal()
-        assert stage.clock.slept == slept

@@ -68,6 +68,7 @@ class FakeHubSpot:
         self.poison, self.rows, self.halves, self.written, self.refused = set(), set(), 0, 0, 0
         self.violations, self._contract = [], Contract() if contract else None
         self._times, self._searches, self._asked, self.peak = deque(), deque(), deque(), 0
+        self.asked = 0
         self._day, self._spent = None, 0
         self._routes = [
             ("GET", r"/account-info/v3/details", None, lambda _: Reply(200, self.portal)),
@@ -89,6 +90,7 @@ class FakeHubSpot:
         """Answers one request, and notes what was wrong with it or with the answer."""
         if request.path == "/fake/state":
             return Reply(200, self.state())
+        self.asked += 1
         try:
             reply = self._answer(request)
         except RefusedError as refused:
@@ -107,7 +109,7 @@ class FakeHubSpot:
         """Counts, for whoever runs this as a program: `peak` is the most requests that any ten seconds saw."""
         keys = [one.properties.get("churnkit_key") for one in self.store.live("tasks")]
         return {"tasks": len(keys), "keys": len(set(keys)), "written": self.written, "peak": self.peak,
-                "refused": self.refused, "violations": self.violations}
+                "asked": self.asked, "refused": self.refused, "violations": self.violations}
 
     def now(self):
         """The CRM's own time, in milliseconds."""

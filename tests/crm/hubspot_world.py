@@ -5,6 +5,7 @@ import datetime as dt
 import html
 import sys
 from pathlib import Path
+from types import MappingProxyType
 from zoneinfo import ZoneInfo
 
 from churnkit.outreach.crm.base import Remote, connect
@@ -37,7 +38,7 @@ class HubSpotWorld:
     """
 
     name = "hubspot"
-    env = {"CHURNKIT_HUBSPOT_TOKEN": CANARY}
+    env = MappingProxyType({"CHURNKIT_HUBSPOT_TOKEN": CANARY})
     faults = (*FAULTS, "quota", "half", "rows", "poison", "expired", "refused")
 
     def __init__(self, folder, setenv, *, ready=True, unique_companies=True, **fake):
