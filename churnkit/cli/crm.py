@@ -25,6 +25,20 @@ def setup(name: Name, folder: Folder = HERE, as_json: Json = False) -> None:
     do(lambda: crms.setup(folder, name), as_json)
 
 
+@crm.command()
+def receive(folder: Folder = HERE, *,
+            port: Annotated[int, typer.Option(help="The port to listen at.")] = 8321,
+            host: Annotated[str, typer.Option(help="The address; another than this machine's own needs something "
+                                                   "before it that ends TLS.")] = "127.0.0.1") -> None:
+    """Receive signed webhooks until Ctrl-C: answers from consumers, or that a sync is worth while.
+
+    Example: churnkit crm receive acme --port 8321
+    """
+    from churnkit.jobs import crm_receive
+
+    do(lambda: crm_receive.receive(folder, host, port), as_json=False)
+
+
 @crm.command("test")
 def trial(  # noqa: PLR0913 - one option each
          name: Name, folder: Folder = HERE, *,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from churnkit.jobs.report import Report
 from churnkit.settings import load
 
 
-def receive(folder: Path, host: str = "127.0.0.1", port: int = 8321) -> None:
+def receive(folder: Path, host: str = "127.0.0.1", port: int = 8321) -> Report:
     """Receives on an address and a port until Ctrl-C or SIGTERM; syncs may run meanwhile.
 
     Where the CRM is no webhook, what comes says only that a sync is worth while: see inbox.poked.
@@ -24,3 +25,4 @@ def receive(folder: Path, host: str = "127.0.0.1", port: int = 8321) -> None:
     store = inbox(settings.crm_options, settings.root)
     store.lay()
     serve(Receiver(keys(), store), host, port, lambda line: print(line, file=sys.stderr, flush=True))  # noqa: T201
+    return Report("crm receive", notes=["Stopped. What was received is kept for the next sync."])
