@@ -12,7 +12,8 @@ from churnkit.outreach.crm.base import CrmDownError, CrmRefusedError, CrmUnsureE
 from churnkit.outreach.ledger import outbox as rows_of
 from churnkit.outreach.ledger import tasks, writing
 from churnkit.outreach.life import lawful
-from churnkit.outreach.moves import Entry, closing_words, dismiss, entries, suppressed
+from churnkit.outreach.look import take_deletion
+from churnkit.outreach.moves import Entry, closing_words, dismiss, entries, queue, suppressed
 from churnkit.outreach.runs import ROUNDS, Run, pause
 from churnkit.outreach.task import CLOSED
 
@@ -133,12 +134,12 @@ def _became(run: Run, entry: Entry, result: Result | None) -> _Mark:
     """What a result means for its row, counted in the report."""
     if result is None:
         return _Mark(entry, "ambiguous", "the CRM did not say what became of it")
-    if result.state == "again":
-        return _Mark(entry, "pending", result.why)
+    if result.state in {"again", "unsent"}:
+        return _Mark(entry, "pending", result.why, tried=result.state == "again")
     if result.state == "doubt":
         return _Mark(entry, "ambiguous", result.why)
     if result.state == "gone":  # whether a person deleted it is for the next look to say
-        return _Mark(entry, "dropped", result.why or "it is not in the CRM any more")
+        return _Mark(entry, "dropped", result.why or "it is not in the CRM any more", gone=True)
     if result.state == "refused":
         run.report.refused += 1
         return _Mark(entry, "rejected", result.why)
@@ -155,6 +156,7 @@ def _claim(run: Run, after: int) -> tuple[list[Entry], int]:
     """
     claimed: dict[str, Entry] = {}
     marks: list[_Mark] = []
+    perhaps: list[Entry] = []
     with writing(run.box.engine) as connection:
         run.lease.renew(connection)
         waiting = entries(connection, ("pending",), after, run.crm.capabilities.batch)
@@ -163,7 +165,10 @@ def _claim(run: Run, after: int) -> tuple[list[Entry], int]:
         for entry in waiting:
             if entry.key in claimed or entry.key in doubtful or entry.task.approval == "pending":
                 continue  # an earlier row of the task is on its way, or nobody approved it: its turn comes after that
-            if entry.remote_id is None and (entry.task.account_id in quiet or entry.task.status in CLOSED):
+            blind = not run.crm.capabilities.finds and (entry.action == "close" or entry.attempts > 0)
+            stopped = entry.task.account_id in quiet or entry.task.status in CLOSED
+            if entry.remote_id is None and stopped and not (blind and entry.action == "close"):
+                perhaps += [entry] if blind else []
                 why = f"not sent: {quiet.get(entry.task.account_id, 'it was closed before it was sent')}"
                 run.report.withheld += 1
                 marks.append(_Mark(entry, "dead", why, withheld=True))
@@ -179,6 +184,8 @@ def _claim(run: Run, after: int) -> tuple[list[Entry], int]:
                 marks.append(_Mark(entry, "in_flight", None))
                 claimed[entry.key] = entry
         _write_marks(run, connection, marks)
+        for entry in perhaps:  # it was sent, and nobody can ask whether it arrived: then it must not stay open there
+            queue(connection, entry.key, "close", entry.content_hash, run.when)
     return list(claimed.values()), waiting[-1].id if waiting else -1
 
 
@@ -193,7 +200,7 @@ def _in_doubt(connection: sa.Connection, waiting: Sequence[Entry]) -> set[str]:
 class _Mark:
     """A row's new state, why, and, where the CRM showed the task, what it holds; `tried` where that was an attempt.
 
-    `withheld` closes a task that may not be sent any more.
+    `withheld` closes a task that may not be sent any more; `gone` is one that a person deleted in the CRM.
     """
 
     entry: Entry
@@ -203,6 +210,7 @@ class _Mark:
     sent_hash: str | None = None
     tried: bool = True
     withheld: bool = False
+    gone: bool = False
 
 
 def _keep(run: Run, marks: Sequence[_Mark]) -> None:
@@ -218,6 +226,8 @@ def _write_marks(run: Run, connection: sa.Connection, marks: Sequence[_Mark]) ->
         dismiss(connection, {mark.entry.key: mark.why or "" for mark in withheld}, run.when)
     with lawful(connection, [mark.entry.key for mark in marks], "crm"):
         _write_states(run, connection, marks)
+    if not run.crm.capabilities.finds:  # else it is the next look that tells a deletion from a restored backup
+        run.report.gone += sum(take_deletion(run, connection, mark.entry.key) for mark in marks if mark.gone)
     record(connection, run.when, f"sync:{run.crm.name}", "", [
         {"what": "withheld" if mark.withheld else mark.state, "key": mark.entry.key,
          "before": {"state": mark.entry.state}, "after": {

@@ -83,6 +83,9 @@ def sync(outbox: Outbox, crm: Crm, *, at: dt.datetime, clock: Clock | None = Non
         if alone := alone_until(outbox.engine, crm.name, began):
             report.problems.append(f"The CRM wants to be left alone until {alone[:19]}. What is left waits for a run "
                                    "after that.")
+            if not crm.capabilities.finds:  # its answers come to us: they ask nothing of it
+                with contextlib.suppress(Enough):
+                    patiently(run, lambda: _pull(run, rules.snooze_for))
         else:
             with contextlib.suppress(Enough):
                 patiently(run, lambda: _check(run, rules))
@@ -108,8 +111,11 @@ def opened(outbox: Outbox, crm: Crm, *, at: dt.datetime, clock: Clock | None = N
     with Lease(outbox.engine, crm.name, clock.now).held() as lease, metered(outbox, crm, clock):
         try:
             yield Run(outbox, crm, at, clock, lease, SyncReport(where=crm.name), Progress(outbox, clock))
-        finally:
-            crm.close()
+        except BaseException:
+            with contextlib.suppress(OutreachError):  # what went wrong first is what is told
+                crm.close()
+            raise
+        crm.close()
 
 
 class Progress:
@@ -230,7 +236,7 @@ def _differences(outbox: Outbox, crm: Crm) -> list[dict[str, str]]:
     """What a run would do, read only."""
     waiting, table = outbox.pending(), []
     found: dict[str, Remote] = {}
-    for batch in batches(waiting, crm.capabilities.batch):
+    for batch in batches(waiting, crm.capabilities.batch) if crm.capabilities.finds else ():
         found.update(crm.find([entry.key for entry in batch]))
     for entry in waiting:
         there = entry.key in found

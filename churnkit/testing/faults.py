@@ -165,8 +165,9 @@ class Faults:
         self.can(stage, "expired")
         stage.put([sample(0)])
         stage.world.fail("expired")
-        slept = list(stage.clock.slept)
+        slept = sum(stage.clock.slept)
         report = stage.run()
-        assert (report.writes, len(report.problems), stage.clock.slept) == (0, 1, slept)
+        assert (report.writes, len(report.problems)) == (0, 1)
+        assert sum(stage.clock.slept) - slept < 0.5  # no pause: only what a rate makes of two or three requests
         assert stage.box.waiting() == 1
         stage.world.heal()

@@ -138,11 +138,12 @@ class Page:
 class Result:
     """What became of one item: written, to be tried again, gone from the CRM, or refused for good with the reason.
 
-    "doubt" asks the engine to look the key up: it may be there already.
+    "doubt" asks the engine to look the key up: it may be there already. "unsent" is what this call did not come to, and
+    does not count as an attempt.
     """
 
     key: str
-    state: Literal["written", "again", "doubt", "gone", "refused"]
+    state: Literal["written", "again", "unsent", "doubt", "gone", "refused"]
     remote: Remote | None = None
     why: str = ""
 
@@ -201,7 +202,7 @@ class Metered(Protocol):
     """A CRM with a limit of requests: it calls `spend` before each one that counts, and the engine sets it.
 
     `spend` waits until the request may go out, or raises CrmDownError. A connector that has written in this call
-    already turns that into CrmUnsureError, or gives the rows that are left the result "again".
+    already turns that into CrmUnsureError, or gives the rows that are left the result "unsent".
     """
 
     spend: Callable[[], None]

@@ -80,7 +80,8 @@ class FilesCrm:
                        if isinstance(error, OSError) else str(error))
                 if not any(result.state == "written" for result in results):
                     raise CrmDownError(why) from None
-                results += [Result(left.task.key, "again", why=why) for left in items[place:]]
+                results.append(Result(item.task.key, "again", why=why))
+                results += [Result(left.task.key, "unsent", why=why) for left in items[place + 1:]]
                 break
         self._settle()
         return results

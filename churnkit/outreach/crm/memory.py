@@ -123,6 +123,8 @@ class MemoryCrm:
         self.held[remote_id] = Remote(key, remote_id, "1", item.content_hash, owner=item.task.owner, due=item.task.due,
                                       content=self.contents[key])
         self.ids.setdefault(key, []).append(remote_id)
+        if item.closing:
+            self._replace(key, status="dismissed", note=item.closing, by="churnkit")
         return self.held[remote_id] if self.capabilities.returns_ids else replace(self.held[remote_id], remote_id="")
 
     def _set(self, item: Item) -> Remote:

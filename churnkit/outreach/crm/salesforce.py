@@ -121,7 +121,7 @@ class SalesforceCrm:
                 except CrmDownError as down:
                     if not any(result.state == "written" for result in results):
                         raise
-                    results += [Result(item.task.key, "again", why=str(down)) for item in part]
+                    results += [Result(item.task.key, "unsent", why=str(down)) for item in part]
         return results
 
     def changes(self, since: str | None) -> Iterator[Page]:

@@ -46,27 +46,27 @@ def secret(name: str, what: str) -> Secret:
     Raises:
         SettingsError: If neither is set, the file cannot be read, is empty, or others than its owner may read it.
     """
-    value, path = os.environ.get(name, "").strip(), os.environ.get(f"{name}_FILE", "").strip()
-    if value and path:
+    held, path = Secret(os.environ.get(name, "").strip()), os.environ.get(f"{name}_FILE", "").strip()
+    if held.reveal() and path:
         raise SettingsError(f"{name} and {name}_FILE are both set: {what} is ambiguous. Unset one of them.")
     if path:
-        value = _read(Path(path), name)
-    if not value:
+        held = _read(Path(path), name)
+    if not held.reveal():
         raise SettingsError(f"{what[:1].upper()}{what[1:]} is missing. Set {name}, or {name}_FILE to a file that only "
                             "you can read.")
-    if not value.isprintable() or not value.isascii():
+    if not held.reveal().isprintable() or not held.reveal().isascii():
         raise SettingsError(f"{name}: holds characters that no token has, such as a line break. Copy it once more.")
-    return Secret(value)
+    return held
 
 
-def _read(path: Path, name: str) -> str:
+def _read(path: Path, name: str) -> Secret:
     try:
         mode = path.stat().st_mode
-        text = path.read_text(encoding="utf-8")
+        held = Secret(path.read_text(encoding="utf-8").strip())
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise SettingsError(f"{name}_FILE: '{path}' cannot be read ({reason}). Name the file that holds it.") from None
     if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise SettingsError(f"{name}_FILE: others may read '{path}' (mode {stat.S_IMODE(mode):o}). Run: chmod 600 "
                             f"{path}")
-    return text.strip()
+    return held

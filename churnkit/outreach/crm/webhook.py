@@ -120,7 +120,7 @@ class WebhookCrm:
             if said.state != "unsure" and not results:
                 raise said.error()
             results.append(Result(key, "doubt" if said.state == "unsure" else "again", why=said.why))
-            results += [Result(left.task.key, "again", why=said.why) for left in items[place + 1:]]
+            results += [Result(left.task.key, "unsent", why=said.why) for left in items[place + 1:]]
             break
         return results
 
