@@ -225,7 +225,8 @@ def withdraw(connection: sa.Connection, rows: Mapping[str, Any], when: str, why:
     """Takes closed tasks out of the queue, or, where they may have been sent, has them closed in the CRM."""
     if not rows:
         return
-    under_way = sa.or_(outbox.c.state.in_(("in_flight", "ambiguous", "confirmed")), outbox.c.attempts > 0)
+    tried = sa.and_(outbox.c.state == "pending", outbox.c.attempts > 0)
+    under_way = sa.or_(outbox.c.state.in_(("in_flight", "ambiguous", "confirmed")), tried)
     sent = set(connection.scalars(sa.select(outbox.c.key).where(outbox.c.key.in_(list(rows)), under_way)))
     sent |= {key for key, row in rows.items() if row.remote_id is not None}
     for key in sorted(sent):
