@@ -8,7 +8,7 @@ DEMO   ?= .demo
 REPORT ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-spark slow real lint types floors bare check bench lock clean docs
+.PHONY: help demo test test-spark test-crm slow real lint types floors bare check bench lock clean docs
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -38,6 +38,9 @@ $(SPARK): requirements-spark.lock $(READY)
 	@echo "Installing Spark into $(VENV) (once) ..."
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-spark.lock
 	@touch $@
+
+test-crm: $(READY) ## the suite of every connector on SQLite and PostgreSQL, in every form, with hundreds of kills
+	@$(BIN)/python -m pytest -m "not slow" -rs -n auto --dist loadgroup tests/crm
 
 slow: $(READY) ## the slow tests: label shuffles, random kills, the wheel in an empty environment
 	@$(BIN)/python -m pytest -m slow

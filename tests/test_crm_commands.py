@@ -7,7 +7,9 @@ from churnkit import cli
 from churnkit.jobs import setup
 from churnkit.outreach.crm import base
 from churnkit.outreach.crm.base import Capabilities, Portal, Result
+from churnkit.outreach.crm.inbox import inbox
 from churnkit.outreach.crm.memory import MemoryCrm
+from churnkit.testing.samples import AT
 
 
 @pytest.fixture
@@ -80,6 +82,21 @@ def test_a_failed_trial_cleans_up(crm, tmp_path):
     code, said = call(tmp_path, "test", "--yes")
     assert (code, crm.tasks) == (1, [])
     assert "'change': read-only" in said
+
+
+def test_a_sync_may_wait_for_a_message(tmp_path):
+    """Every minute it costs nothing; a message that was received makes one sync."""
+    setup.init(tmp_path)
+
+    def sync():
+        done = CliRunner().invoke(cli.app, ["sync", str(tmp_path), "--if-poked"])
+        return done.exit_code, "nothing is synced" in done.stdout + done.stderr
+
+    assert sync() == (0, True)
+    store = inbox({}, tmp_path)
+    body = b'{"type": "poke", "timestamp": "2026-11-01T06:00:00Z", "data": {}}'
+    assert store.take("msg_1", body, AT) == "poke"
+    assert [sync(), sync()] == [(0, False), (0, True)]
 
 
 def test_files_are_a_crm_too(tmp_path):

@@ -33,14 +33,17 @@ Keys = Annotated[list[str] | None, typer.Option("--key", help="Only this task, b
 
 
 @sync.command("now")
-def now(folder: Folder = HERE, at: At = TODAY, dry_run: DryRun = False, as_json: Json = False) -> None:
+def now(folder: Folder = HERE, at: At = TODAY, dry_run: DryRun = False,
+        if_poked: Annotated[bool, typer.Option("--if-poked", help="Only where churnkit crm receive has taken a message "
+                                                                  "since the last time.")] = False,
+        as_json: Json = False) -> None:
     """Push pending tasks, bring answers back; the word `now` may be left out.
 
     Example: churnkit sync now acme --dry-run
     """
     from churnkit import jobs
 
-    do(lambda: jobs.sync(folder, cutoff(at), dry_run=dry_run), as_json)
+    do(lambda: jobs.sync(folder, cutoff(at), dry_run=dry_run, if_poked=if_poked), as_json)
 
 
 @sync.command()

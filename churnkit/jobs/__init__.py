@@ -98,9 +98,14 @@ def plan(folder: Path, at: dt.datetime, *, dry_run: bool = False, account: str |
         return act.plan(settings, read(settings, at), at, dry_run=dry_run, account=account)
 
 
-def sync(folder: Path, at: dt.datetime, *, dry_run: bool = False) -> Report:
-    """What is pending goes to the CRM, and what people answered comes back as the raw table outreach_outcomes."""
+def sync(folder: Path, at: dt.datetime, *, dry_run: bool = False, if_poked: bool = False) -> Report:
+    """What is pending goes to the CRM, and what people answered comes back as the raw table outreach_outcomes.
+
+    With `if_poked` only where `churnkit crm receive` has taken a message since that was asked the last time.
+    """
     with workspace(folder) as settings:
+        if if_poked and not syncs.poked(settings):
+            return Report("sync", notes=["No message was received since the last time: nothing is synced."])
         return syncs.sync(settings, at, dry_run=dry_run)
 
 

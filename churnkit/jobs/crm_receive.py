@@ -12,7 +12,7 @@ from churnkit.settings import load
 def receive(folder: Path, host: str = "127.0.0.1", port: int = 8321) -> Report:
     """Receives on an address and a port until Ctrl-C or SIGTERM; syncs may run meanwhile.
 
-    Where the CRM is no webhook, what comes says only that a sync is worth while: see inbox.poked.
+    Where the CRM is no webhook, what comes says only that a sync is worth while: see churnkit sync --if-poked.
 
     Raises:
         SettingsError: If the signing key is missing, or the port is taken.

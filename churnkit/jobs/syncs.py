@@ -34,6 +34,15 @@ def sync(settings: Settings, at: dt.datetime, *, dry_run: bool) -> Report:
     return Report("sync", rows=list(done.differences), notes=notes, data=counts, code=HELD_BACK if done.problems else 0)
 
 
+def poked(settings: Settings) -> bool:
+    """Whether a signed message was received since this was asked the last time."""
+    from churnkit.outreach.crm.inbox import inbox
+
+    store = inbox(settings.crm_options, settings.root)
+    store.lay()
+    return store.poked()
+
+
 def status(folder: Path, now: dt.datetime, every: dt.timedelta | None = None) -> Report:
     """The last run, the lag, what waits, and whether the sync is late; code HELD_BACK where it is."""
     from churnkit.outreach.status import Rules

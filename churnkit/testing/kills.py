@@ -102,14 +102,14 @@ def kill_often(stage: Stage, url: str, root: Path, times: int, seed: int = 7) ->
 class Kills:
     """For a connector that another process can use: subclass it beside Conformance."""
 
-    kills = 12
-    """How many there are in the everyday suite; the slow one has 200."""
+    kills = 8
+    """How many there are every day; with the marker `crm` there are 200."""
 
     def test_killed_at_any_moment(self, stage: Stage, url: str, tmp_path: Path) -> None:
         """Each task once, none lost, answers once, whenever the process dies."""
         assert kill_often(stage, url, tmp_path, self.kills) > self.kills // 4
 
-    @pytest.mark.slow
+    @pytest.mark.crm
     def test_killed_two_hundred_times(self, stage: Stage, url: str, tmp_path: Path) -> None:
         """The same, two hundred times over."""
         assert kill_often(stage, url, tmp_path, 200, seed=11) > 50

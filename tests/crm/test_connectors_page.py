@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from databases import BothDatabases
 
 from churnkit.errors import SettingsError
 from churnkit.outreach.crm.base import connect
@@ -49,7 +50,7 @@ def test_it_is_found_by_its_entry_point(installed, monkeypatch):
         connect("tiny", {"url": "http://127.0.0.1:1", "token": "x"})
 
 
-class TestTiny(page.TestTiny, Kills):
+class TestTiny(BothDatabases, page.TestTiny, Kills):
     """The suite, on both databases."""
 
     @pytest.fixture
@@ -60,9 +61,3 @@ class TestTiny(page.TestTiny, Kills):
         world.env = {**world.env, "PYTHONPATH": str(installed)}
         with world.server:
             yield world
-
-    @pytest.fixture(params=["sqlite", "postgresql"])
-    def url(self, request, tmp_path):
-        """The outbox's database."""
-        return request.getfixturevalue("postgres") if request.param == "postgresql" else \
-            f"sqlite:///{tmp_path / 'outbox.db'}"

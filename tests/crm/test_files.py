@@ -7,6 +7,7 @@ import stat
 from contextlib import contextmanager
 
 import pytest
+from databases import BothDatabases
 from files_world import FilesWorld
 from memory_world import WEAKEST, MemoryWorld
 
@@ -17,7 +18,7 @@ from churnkit.testing.kills import Kills
 from churnkit.testing.samples import AT, sample
 
 
-class TestFiles(Conformance, Kills):
+class TestFiles(BothDatabases, Conformance, Kills):
     """A folder."""
 
     @pytest.fixture
@@ -27,7 +28,7 @@ class TestFiles(Conformance, Kills):
             yield world
 
 
-class TestMemory(Conformance):
+class TestMemory(BothDatabases, Conformance):
     """From the weakest CRM on: no unique keys, creates that return no id, ten rows a page."""
 
     @pytest.fixture(params=[WEAKEST, Capabilities(unique_keys=True, upsert=True)], ids=["weakest", "strong"])

@@ -23,7 +23,7 @@ from webhook_world import CANARIES, SECRET, key_of
 
 from churnkit.errors import SettingsError
 from churnkit.jobs.crm_receive import receive
-from churnkit.outreach.crm.inbox import Inbox, poked
+from churnkit.outreach.crm.inbox import Inbox
 from churnkit.outreach.crm.receiver import LIMIT, Receiver, Server, serve
 from churnkit.outreach.crm.secret import Secret
 from churnkit.outreach.crm.signed import Keys, SignatureError
@@ -197,7 +197,7 @@ def test_what_is_not_genuine_is_refused(receiver, inbox, forge):
     assert (status, why[-1]) == (401, ".")
     assert not any(canary in why for canary in CANARIES)
     assert taken(inbox) == []
-    assert not poked(inbox)
+    assert not inbox.poked()
 
 
 WRONG = {
@@ -267,10 +267,10 @@ def test_what_is_no_key_is_refused(held):
 
 def test_a_poke_is_told_once(receiver, inbox):
     """Any signed message says that a sync is worth while; a forged one does not."""
-    assert not poked(inbox)
+    assert not inbox.poked()
     body = b'{"type": "poke", "timestamp": "2026-11-01T09:00:00Z", "data": {}}'
     assert receiver.take(signed(SECRET, body), body) == (204, "")
-    assert (poked(inbox), poked(inbox), taken(inbox)) == (True, False, [])
+    assert (inbox.poked(), inbox.poked(), taken(inbox)) == (True, False, [])
 
 
 def test_ids_are_kept_for_a_month(inbox):

@@ -1,6 +1,7 @@
 """The whole suite on a Salesforce org of our own: with unique keys, without them, and signed in by an app."""
 
 import pytest
+from databases import EVERY, BothDatabases
 from salesforce_world import SalesforceWorld
 
 from churnkit.testing.conformance import Conformance
@@ -20,22 +21,18 @@ class OnSalesforce(Conformance):
             assert world.fake.violations == []
 
 
-class TestSalesforce(OnSalesforce, Kills):
+class TestSalesforce(BothDatabases, OnSalesforce, Kills):
     """Everything, on both databases."""
 
-    @pytest.fixture(params=["sqlite", "postgresql"])
-    def url(self, request, tmp_path):
-        """The outbox's database."""
-        return request.getfixturevalue("postgres") if request.param == "postgresql" else \
-            f"sqlite:///{tmp_path / 'outbox.db'}"
 
-
+@EVERY
 class TestSalesforceWithoutUniqueKeys(OnSalesforce, Kills):
     """An org that takes no unique field on activities: keys are looked up after every doubt."""
 
     unique = False
 
 
+@EVERY
 class TestSalesforceByAnApp(OnSalesforce):
     """Signed in by client credentials: the token is renewed, and never expires for good."""
 

@@ -1,6 +1,7 @@
 """The webhook connector under the conformance suite: the consumer in its world notes every breach of the contract."""
 
 import pytest
+from databases import BothDatabases
 from webhook_world import CANARIES, WebhookWorld
 
 from churnkit.outreach.crm.base import CrmDeniedError, CrmDownError, Item
@@ -9,7 +10,7 @@ from churnkit.testing.kills import Kills
 from churnkit.testing.samples import sample
 
 
-class TestWebhook(Conformance, Kills):
+class TestWebhook(BothDatabases, Conformance, Kills):
     """Its `check` sends nothing, so what a request would show is shown by a message."""
 
     @pytest.fixture

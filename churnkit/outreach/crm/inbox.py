@@ -286,8 +286,3 @@ def _stamp(at: dt.datetime) -> str:
 def inbox(options: Mapping[str, str], root: Path) -> Inbox:
     """The workspace's store: `[crm_options] inbox`, by default state/webhook_inbox.db."""
     return Inbox(root / options.get("inbox", FILE))
-
-
-def poked(store: Inbox) -> bool:
-    """Whether a signed message came since the last time this was asked: a reason to sync before the schedule does."""
-    return store.poked()
