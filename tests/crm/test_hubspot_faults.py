@@ -218,7 +218,7 @@ def test_no_token_in_plain_sight(options, tmp_path, monkeypatch):
         connect("hubspot", options, tmp_path)
 
 
-WRONG = [({"acount_property": "x"}, "Did you mean 'account_property'"), ({"timeout": "0"}, "timeout = '0' is no"),
+WRONG = [({"acount_property": "x"}, "Did you mean 'account_property'"), ({"timeout": "0"}, "timeout: '0' is no"),
          ({"timeout": "soon"}, "is no number from"), ({"requests": "0"}, "is no number from 1"),
          ({"host": "api.hubapi.com"}, "is no address such as"), ({"host": "https://a@b.example"}, "is no address"),
          ({"host": "https://b.example/path"}, "is no address"), ({"account_property": "a b"}, "is no name of a"),

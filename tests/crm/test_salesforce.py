@@ -252,7 +252,7 @@ def test_a_secret_file_is_as_good(world, tmp_path):
     ({}, "instance: '' is no host"), ({"instance": "acme.my.salesforce.com/x"}, "is no host"),
     ({"instance": "user@acme.my.salesforce.com"}, "is no host"), ({"instance": "a.b", "instanse": "x"}, "Did you mean"),
     ({"instance": "a.b", "timeout": "soon"}, "timeout: 'soon' is no number"),
-    ({"instance": "a.b", "daily": "0"}, "daily: '0' is no number above 0"),
+    ({"instance": "a.b", "daily": "0"}, "daily: '0' is no number from 1"),
     ({"instance": "a.b", "timeout": "nan"}, "timeout: 'nan' is no number"),
     ({"instance": "a.b", "account_field": "Id = '' OR Id"}, "is no field's name"),
     ({"instance": "a.b", "version": "60"}, "version: '60' is none"), ({"instance": "a.b", "ca": "no.pem"}, "no file"),

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from churnkit.errors import OutreachError, SettingsError
+from churnkit.errors import OutreachError
 from churnkit.outreach.crm.base import (
     Capabilities,
     CrmDeniedError,
@@ -28,6 +28,7 @@ from churnkit.outreach.crm.base import (
     Remote,
     Result,
 )
+from churnkit.outreach.crm.options import refuse_unknown
 from churnkit.outreach.crm.words import cell, plain
 from churnkit.outreach.task import DISPOSITIONS, LOCAL
 
@@ -243,9 +244,7 @@ class _Answer:
 
 def connect(options: Mapping[str, str], root: Path) -> FilesCrm:
     """A folder as CRM; `folder` names it, by default `crm` in the workspace."""
-    unknown = sorted(set(options) - {"folder"})
-    if unknown:
-        raise SettingsError(f"[crm_options] '{unknown[0]}' is unknown to the files CRM. Known: folder.")
+    refuse_unknown(options, ("folder",), "the files CRM")
     return FilesCrm(root / options.get("folder", "crm"))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import ipaddress
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from churnkit.errors import SettingsError, did_you_mean
+from churnkit.errors import SettingsError
 from churnkit.outreach.crm.base import Capabilities, Item, Page, Portal, Rate, Remote, Result
 from churnkit.outreach.crm.hubspot_directory import Directory, Found
 from churnkit.outreach.crm.hubspot_fields import (
@@ -32,6 +31,7 @@ from churnkit.outreach.crm.hubspot_fields import (
 from churnkit.outreach.crm.hubspot_line import TOKEN, Answer, Line, RefusedError, is_taken
 from churnkit.outreach.crm.hubspot_setup import is_unique, survey, which
 from churnkit.outreach.crm.mapping import Mapped, mapped
+from churnkit.outreach.crm.options import loopback, number, refuse_unknown, whole
 from churnkit.outreach.crm.secret import Secret, secret
 
 BATCH = 100
@@ -68,18 +68,14 @@ class Options:
             SettingsError: If an option is unknown (names the nearest) or not what it must be.
         """
         known = ("host", "account_property", "mapping", "timeout", "requests", "seconds", "daily")
-        for name in given:
-            if name not in known:
-                raise SettingsError(f"[crm_options] '{name}' is unknown to HubSpot.{did_you_mean(name, known)} Known: "
-                                    f"{', '.join(known)}.")
+        refuse_unknown(given, known, "HubSpot")
         name = given.get("account_property", cls.account_property)
         if not name.isidentifier():
             raise SettingsError(f"[crm_options] account_property = '{name}' is no name of a property. Take its "
                                 "internal name.")
-        return cls(_host(given.get("host", _HOST)), name, _number(given, "timeout", cls.timeout, 600),
-                   int(_number(given, "requests", cls.requests, 10_000, least=1)),
-                   _number(given, "seconds", cls.seconds, 3600),
-                   int(_number(given, "daily", cls.daily, 1_000_000_000, least=1)))
+        return cls(_host(given.get("host", _HOST)), name, number(given, "timeout", cls.timeout, 0.01, 600),
+                   whole(given, "requests", cls.requests, 1, 10_000), number(given, "seconds", cls.seconds, 0.01, 3600),
+                   whole(given, "daily", cls.daily, 1, 1_000_000_000))
 
 
 class HubSpotCrm:
@@ -326,31 +322,13 @@ def connect(options: Mapping[str, str], root: Path) -> HubSpotCrm:
 def _host(text: str) -> str:
     """An address without a path; plain http only where nobody but this machine listens."""
     parts = urlsplit(text)
-    plain = parts.scheme == "http" and _loopback(parts.hostname or "")
+    plain = parts.scheme == "http" and loopback(parts.hostname or "")
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.query or \
             parts.path not in {"", "/"}:
         raise SettingsError(f"[crm_options] host = '{text}' is no address such as {_HOST}. Mend it.")
     if parts.scheme == "http" and not plain:
         raise SettingsError(f"[crm_options] host = '{text}' would send the token in plain sight. Use https.")
     return f"{parts.scheme}://{parts.netloc}"
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _number(given: Mapping[str, str], name: str, default: float, most: float, least: float = 0.01) -> float:
-    try:
-        number = float(given.get(name, default))
-    except ValueError:
-        number = math.nan
-    if not least <= number <= most:
-        raise SettingsError(f"[crm_options] {name} = '{given.get(name)}' is no number from {least:g} to {most:g}. Mend "
-                            "it.")
-    return number
 
 
 def _zone(name: str) -> dt.tzinfo:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import ipaddress
 import json
 import ssl
 import time
@@ -17,6 +16,7 @@ import urllib3
 
 from churnkit.errors import SettingsError
 from churnkit.outreach.crm.base import CrmDeniedError, CrmDownError
+from churnkit.outreach.crm.options import loopback
 from churnkit.outreach.crm.signed import Keys
 from churnkit.outreach.crm.words import plain
 
@@ -146,18 +146,6 @@ def address(url: str) -> str:
         raise SettingsError(f"{where}: plain http would carry tasks over the network for all to read. Use https; http "
                             "is for this machine alone (127.0.0.1, localhost).")
     return url
-
-
-def loopback(host: str) -> bool:
-    """Whether only this machine reaches it.
-
-    >>> loopback("127.0.0.1"), loopback("::1"), loopback("localhost"), loopback("0.0.0.0")
-    (True, True, True, False)
-    """
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _read(reply: urllib3.BaseHTTPResponse, until: float) -> bytes:

@@ -17,7 +17,7 @@ from typing import Any
 
 from churnkit.errors import OutreachError, SettingsError
 from churnkit.outreach.crm.inbox import Inbox, MessageError
-from churnkit.outreach.crm.posting import loopback
+from churnkit.outreach.crm.options import loopback
 from churnkit.outreach.crm.signed import Keys, SignatureError
 
 PATH = "/churnkit"

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from churnkit.errors import SettingsError, did_you_mean
+from churnkit.errors import SettingsError
 from churnkit.outreach.crm.base import (
     Capabilities,
     CrmDeniedError,
@@ -24,6 +24,7 @@ from churnkit.outreach.crm.base import (
     Result,
 )
 from churnkit.outreach.crm.mapping import Mapped, mapped
+from churnkit.outreach.crm.options import number, refuse_unknown, whole
 from churnkit.outreach.crm.salesforce_faults import GONE, NO_OWNER, PASSING, TWICE, UNREADABLE, Said, brief, failure
 from churnkit.outreach.crm.salesforce_fields import (
     FIELDS,
@@ -292,10 +293,7 @@ def connect(options: Mapping[str, str], root: Path) -> SalesforceCrm:
     Raises:
         SettingsError: If an option is unknown or wrong, or no token and no app is set.
     """
-    unknown = sorted(set(options) - set(OPTIONS))
-    if unknown:
-        raise SettingsError(f"[crm_options] '{unknown[0]}' is unknown to the Salesforce CRM."
-                            f"{did_you_mean(unknown[0], OPTIONS)} Known: {', '.join(OPTIONS)}.")
+    refuse_unknown(options, OPTIONS, "Salesforce")
     host, version = _host(options.get("instance", "")), options.get("version", VERSION)
     if re.fullmatch(r"\d\d\.0", version) is None:
         raise SettingsError(f"[crm_options] version: '{version}' is none. Write it as {VERSION}.")
@@ -306,9 +304,9 @@ def connect(options: Mapping[str, str], root: Path) -> SalesforceCrm:
     ca = str(root / options["ca"]) if options.get("ca") else ""
     if ca and not Path(ca).is_file():
         raise SettingsError(f"[crm_options] ca: there is no file '{ca}'. Name the certificate authority's, in PEM.")
-    rate = Rate(int(_number(options, "requests", 20)), _number(options, "seconds", 1),
-                int(_number(options, "daily", 100_000)))
-    who, timeout = mapped(options, root), _number(options, "timeout", 30)
+    rate = Rate(whole(options, "requests", 20, 1, 1_000_000), number(options, "seconds", 1, 0.01, 3600),
+                whole(options, "daily", 100_000, 1, 1_000_000_000))
+    who, timeout = mapped(options, root), number(options, "timeout", 30, 0.01, 600)
     if not os.environ.get(CLIENT_ID, "").strip():
         line = Line(host, secret(TOKEN, "the access token of Salesforce"), timeout=timeout, ca=ca, version=version)
     elif os.environ.get(TOKEN) or os.environ.get(f"{TOKEN}_FILE"):
@@ -326,17 +324,6 @@ def _host(text: str) -> str:
         raise SettingsError(f"[crm_options] instance: '{brief(text, 100)}' is no host. Write your org's own, such as "
                             "acme.my.salesforce.com; Salesforce is always asked by https.")
     return found[1]
-
-
-def _number(options: Mapping[str, str], name: str, default: float) -> float:
-    text = options.get(name, str(default))
-    try:
-        found = float(text)
-    except ValueError:
-        found = 0.0
-    if not 0 < found < 1e9:
-        raise SettingsError(f"[crm_options] {name}: '{text}' is no number above 0. Write it as {default}.")
-    return found
 
 
 def _is_key(text: str) -> bool:

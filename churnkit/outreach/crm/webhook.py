@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-import math
 import random
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from churnkit.errors import SettingsError, did_you_mean
 from churnkit.outreach.crm.base import (
     Capabilities,
     CrmDeniedError,
@@ -27,6 +25,7 @@ from churnkit.outreach.crm.base import (
 )
 from churnkit.outreach.crm.inbox import Answer, Endpoint, Inbox, inbox
 from churnkit.outreach.crm.mapping import Mapped, mapped
+from churnkit.outreach.crm.options import number, refuse_unknown, whole
 from churnkit.outreach.crm.posting import DENIED, Line, Message, Said, address
 from churnkit.outreach.crm.signed import Keys, keys
 from churnkit.outreach.crm.words import plain
@@ -226,24 +225,10 @@ def connect(options: Mapping[str, str], root: Path) -> WebhookCrm:
     Raises:
         SettingsError: If an option is unknown or wrong, or the signing key is missing.
     """
-    for name in options:
-        if name not in _OPTIONS:
-            raise SettingsError(f"[crm_options] '{name}' is unknown to the webhook CRM.{did_you_mean(name, _OPTIONS)} "
-                                f"Known: {', '.join(_OPTIONS)}.")
-    rate = Rate(int(_number(options, "requests", 10, 1, 1000)), _number(options, "seconds", 1, 0.1, 3600))
+    refuse_unknown(options, _OPTIONS, "the webhook CRM")
+    rate = Rate(whole(options, "requests", 10, 1, 1000), number(options, "seconds", 1, 0.1, 3600))
     return WebhookCrm(address(options.get("url", "")), keys(), inbox(options, root), rate=rate,
-                      timeout=_number(options, "timeout", TIMEOUT, 0.1, 60), names=mapped(options, root))
-
-
-def _number(options: Mapping[str, str], name: str, default: float, least: float, most: float) -> float:
-    try:
-        number = float(options.get(name, default))
-    except ValueError:
-        number = math.nan
-    if not least <= number <= most or (name == "requests" and number != int(number)):
-        raise SettingsError(f"[crm_options] {name}: is no number from {least:g} to {most:g}. Mend it, or leave it out: "
-                            f"it is {default:g} then.")
-    return number
+                      timeout=number(options, "timeout", TIMEOUT, 0.1, 60), names=mapped(options, root))
 
 
 def _kind(item: Item) -> str:
