@@ -4,11 +4,14 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 SPARK  := $(VENV)/.spark
+BOTTLE := $(VENV)/bottlecrm
 DEMO   ?= .demo
 REPORT ?=
+# BottleCRM needs a newer Python than the rest may run on; a name on the PATH that does not run (a shim) is passed over.
+BOTTLECRM_PYTHON ?= $(shell for name in python3.12 python3.13; do "$$name" -c "" 2> /dev/null && echo "$$name" && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-spark slow real lint types floors bare check bench lock clean docs
+.PHONY: help demo test test-spark test-bottlecrm slow real lint types floors bare check bench lock clean docs
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -37,6 +40,19 @@ test-spark: $(READY) ## features on Spark against DuckDB, registered models by s
 $(SPARK): requirements-spark.lock $(READY)
 	@echo "Installing Spark into $(VENV) (once) ..."
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-spark.lock
+	@touch $@
+
+test-bottlecrm: $(READY) ## the example connector against the real BottleCRM, end to end (installs it once; skips without Python 3.12 or PostgreSQL)
+	@if test -n "$(BOTTLECRM_PYTHON)"; then $(MAKE) --no-print-directory $(BOTTLE)/.ready; fi
+	@$(BIN)/python -m pytest -m bottlecrm -rs tests/bottlecrm
+
+# An environment of its own: BottleCRM wants other versions than churnkit, and Python 3.12. The first test run then
+# migrates a database, which takes minutes, and keeps it on the server as churnkit_bottlecrm_<hash of the lock>: later
+# runs copy it. DROP DATABASE is all it takes to be rid of it.
+$(BOTTLE)/.ready: requirements-bottlecrm.lock | $(READY)
+	@test -x $(BOTTLE)/bin/python || $(BOTTLECRM_PYTHON) -m venv --without-pip $(BOTTLE)
+	@echo "Installing BottleCRM into $(BOTTLE) (once) ..."
+	@$(BIN)/uv pip install --quiet --python $(BOTTLE)/bin/python --require-hashes -r requirements-bottlecrm.lock
 	@touch $@
 
 slow: $(READY) ## the slow tests: label shuffles, random kills, the wheel in an empty environment
@@ -72,6 +88,8 @@ lock: $(READY) ## resolve the dependencies anew (for 3.11, 3.12 and 3.13 at once
 	    ["project"]["optional-dependencies"]["spark"], sep="\n")' | \
 	    $(BIN)/uv pip compile - --constraints requirements.lock --universal --python-version 3.11 --generate-hashes \
 	    --no-header --no-annotate --no-emit-index-url --quiet -o requirements-spark.lock
+	@echo django-crm==1.35.0 | $(BIN)/uv pip compile - --universal --python-version 3.12 --generate-hashes \
+	    --no-header --no-annotate --no-emit-index-url --quiet -o requirements-bottlecrm.lock
 
 clean: ## remove what make made
 	rm -rf $(VENV) $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

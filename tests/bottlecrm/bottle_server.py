@@ -1,4 +1,4 @@
-"""BottleCRM for real, in the environment that has it installed: `bottle_server.py migrate` and `bottle_server.py serve`.
+"""BottleCRM for real, run in the environment that has it: `bottle_server.py migrate` and `bottle_server.py serve`.
 
 The database and all else come by the environment, as BottleCRM's own settings read them. `serve` takes an organisation
 as JSON by the first line of standard input, prints the ids of what it made, and serves on the socket that BOTTLE_FD

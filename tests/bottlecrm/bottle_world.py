@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg
 import requests
 import sqlalchemy as sa
-from churnkit_bottlecrm import CONTENT, DISMISSED, KEY, NOTE, RESULT, STATES, TOKEN, connect
+from churnkit_bottlecrm import DISMISSED, KEY, NOTE, RESULT, STATES, TOKEN, connect
 
 from churnkit.outreach.crm.base import Remote
 from churnkit.testing.samples import ACCOUNTS, CANARY, OWNERS
@@ -32,6 +32,7 @@ USERS = {
     OWNERS[0]: {"active": True, "token": PERSON}, OWNERS[1]: {"active": True}, OWNERS[2]: {"active": False},
     "helper@us.example": {"active": True, "token": HELPER, "scopes": ("tasks:read",)},
     "clerk@us.example": {"active": True, "token": CLERK, "role": "USER"}}
+_PASSED = ("authorization", "content-type")
 BACK = {ours: theirs for theirs, ours in STATES.items()} | {DISMISSED: "Completed"}
 
 
@@ -84,8 +85,8 @@ class Bottle:
         draft = f"{template}_{self._name[-8:]}"
         server.execute(f"CREATE DATABASE {draft}")
         try:
-            subprocess.run([self._python, HERE / "bottle_server.py", "migrate"], env=self._env(draft), cwd=self._folder,
-                           check=True, stdout=subprocess.DEVNULL)
+            subprocess.run([self._python, HERE / "bottle_server.py", "migrate"], env=self._env(draft), check=True,
+                           cwd=self._folder, stdout=subprocess.DEVNULL)
             with suppress(psycopg.errors.DuplicateDatabase):  # another run was quicker
                 server.execute(f"ALTER DATABASE {draft} RENAME TO {template}")
         finally:
@@ -95,8 +96,8 @@ class Bottle:
         with socket.create_server(("127.0.0.1", 0)) as listening, (self._folder / "server.txt").open("w") as said:
             self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
             process = subprocess.Popen(
-                [self._python, HERE / "bottle_server.py", "serve"], cwd=self._folder, stdin=subprocess.PIPE, stderr=said,
-                stdout=subprocess.PIPE, text=True, pass_fds=[listening.fileno()], start_new_session=True,
+                [self._python, HERE / "bottle_server.py", "serve"], cwd=self._folder, stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=said, text=True, pass_fds=[listening.fileno()], start_new_session=True,
                 env={**self._env(self._name), "BOTTLE_FD": str(listening.fileno())})
         wanted = {"name": "churnkit's tests", "users": USERS, "accounts": ACCOUNTS, "account_field": "churnkit_account"}
         process.stdin.write(json.dumps(wanted) + "\n")
@@ -110,10 +111,10 @@ class Bottle:
         """Nothing of ours but what BottleCRM reads; no mail and no queue of jobs leave the process."""
         host = self._server.host or self._server.query.get("host", "localhost")
         return {
-            "PATH": os.environ["PATH"], "DJANGO_SETTINGS_MODULE": "crm.settings", "SECRET_KEY": secrets.token_urlsafe(48),
-            "DBNAME": database, "DBUSER": self._server.username or "", "DBPASSWORD": self._server.password or "",
-            "DBHOST": host, "DBPORT": str(self._server.port or 5432), "DB_POOL_ENABLED": "true",
-            "CELERY_BROKER_URL": "memory://", "CELERY_RESULT_BACKEND": "cache+memory://",
+            "PATH": os.environ["PATH"], "DJANGO_SETTINGS_MODULE": "crm.settings",
+            "SECRET_KEY": secrets.token_urlsafe(48), "DBNAME": database, "DBUSER": self._server.username or "",
+            "DBPASSWORD": self._server.password or "", "DBHOST": host, "DBPORT": str(self._server.port or 5432),
+            "DB_POOL_ENABLED": "true", "CELERY_BROKER_URL": "memory://", "CELERY_RESULT_BACKEND": "cache+memory://",
             "EMAIL_BACKEND": "django.core.mail.backends.dummy.EmailBackend"}
 
 
@@ -133,7 +134,7 @@ class BottleWorld:
         bottle.db.execute("TRUNCATE task CASCADE")
         self.heal()
 
-    def connect(self, clock=None):
+    def connect(self, clock=None):  # noqa: ARG002 - see there
         """A new connector; BottleCRM tells no time of a change, so it does not matter what the clock says."""
         return connect(self.options, Path())
 
@@ -153,7 +154,7 @@ class BottleWorld:
         """Title and description."""
         return self.bottle.db.execute("SELECT title, description FROM task WHERE id = %s", [self.id(key)]).fetchone()
 
-    def person(self, key, at, **changes):
+    def person(self, key, at, **changes):  # noqa: ARG002 - BottleCRM would not keep it
         """A person's form, sent by the API with the person's own token."""
         task, custom = {}, {}
         for name, value in changes.items():
@@ -215,8 +216,7 @@ class BottleWorld:
 
     def id(self, key):
         """BottleCRM's id of a task."""
-        return self.bottle.db.execute(
-            "SELECT id FROM task WHERE custom_fields->>%s = %s AND custom_fields ? %s", [KEY, key, CONTENT]).fetchone()[0]
+        return self.bottle.db.execute("SELECT id FROM task WHERE custom_fields->>%s = %s", [KEY, key]).fetchone()[0]
 
     def _revoke(self, when):
         self.bottle.db.execute("UPDATE personal_access_token SET revoked_at = %s WHERE token_hash = %s",
@@ -226,7 +226,6 @@ class BottleWorld:
         """What the line's other end answers."""
         reply = self._line.request(
             request.method, self.bottle.url + request.path, params=request.query, data=request.body, timeout=30,
-            headers={name: request.headers[name] for name in ("authorization", "content-type") if name in request.headers},
-            allow_redirects=False)
+            headers={name: value for name, value in request.headers.items() if name in _PASSED}, allow_redirects=False)
         self._written += reply.ok and request.method in {"POST", "PATCH"} and request.path.startswith("/api/tasks/")
-        return Reply(reply.status_code, reply.content, {"Content-Type": reply.headers.get("Content-Type", "text/plain")})
+        return Reply(reply.status_code, reply.content, {"Content-Type": reply.headers.get("Content-Type", "")})

@@ -35,8 +35,8 @@ def bottle(tmp_path_factory):
 
     python = Path(sys.prefix) / "bottlecrm" / "bin" / "python"
     if not python.exists():
-        pytest.skip("BottleCRM is not installed: `make test-bottlecrm` does that where there is a Python 3.12 or later, "
-                    "as python3.12 or python3.13 on the PATH or named by BOTTLECRM_PYTHON")
+        pytest.skip("BottleCRM is not installed: `make test-bottlecrm` does that where there is a Python 3.12 or "
+                    "later, as python3.12 or python3.13 on the PATH or named by BOTTLECRM_PYTHON")
     named = os.environ.get("CHURNKIT_TEST_POSTGRES", "postgresql://root@127.0.0.1:5432/postgres")
     try:
         made = Bottle(python, named, ROOT / "requirements-bottlecrm.lock", tmp_path_factory.mktemp("bottle"))
