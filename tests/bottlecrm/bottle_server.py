@@ -26,13 +26,9 @@ def main():
     number = int(os.environ["BOTTLE_FD"])
     command = [sys.executable, "-m", "gunicorn", "crm.wsgi", "--bind", f"fd://{number}", "--threads", "4",
                "--worker-tmp-dir", os.getcwd(), "--log-level", "warning"]  # noqa: PTH109
-    with subprocess.Popen(command, pass_fds=[number], stdin=subprocess.DEVNULL, stdout=sys.stderr) as server:
+    with subprocess.Popen(command, pass_fds=[number], stdin=subprocess.DEVNULL, stdout=sys.stderr):
         sys.stdin.read()
-        server.terminate()
-        try:
-            server.wait(10)
-        finally:
-            os.killpg(0, signal.SIGKILL)
+        os.killpg(0, signal.SIGKILL)
 
 
 def _organisation(wanted):

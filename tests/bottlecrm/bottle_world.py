@@ -51,9 +51,17 @@ class Bottle:
             self._have(server, template)
             server.execute(f"CREATE DATABASE {self._name} TEMPLATE {template}")
         self.db, self.people = self._connect(self._name), requests.Session()
-        self._process = self._serve()
-        self.profiles: dict[str, str] = self._told["profiles"]
-        self.org: str = self._told["org"]
+        self.people.trust_env = False
+        self._process = self._start()
+        try:
+            told = json.loads(self._process.stdout.readline())
+            self.people.get(f"{self.url}/healthz/", timeout=60).raise_for_status()
+        except (ValueError, requests.RequestException) as error:
+            self.close()
+            said = (folder / "server.txt").read_text()[-2000:]
+            raise AssertionError(f"BottleCRM does not serve: {said}") from error
+        self.org: str = told["org"]
+        self.profiles: dict[str, str] = told["profiles"]
 
     def close(self) -> None:
         """Ends the process group, and the database with it."""
@@ -92,7 +100,7 @@ class Bottle:
         finally:
             server.execute(f"DROP DATABASE IF EXISTS {draft}")
 
-    def _serve(self) -> subprocess.Popen:
+    def _start(self) -> subprocess.Popen:
         with socket.create_server(("127.0.0.1", 0)) as listening, (self._folder / "server.txt").open("w") as said:
             self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
             process = subprocess.Popen(
@@ -102,9 +110,6 @@ class Bottle:
         wanted = {"name": "churnkit's tests", "users": USERS, "accounts": ACCOUNTS, "account_field": "churnkit_account"}
         process.stdin.write(json.dumps(wanted) + "\n")
         process.stdin.flush()
-        self._told = json.loads(process.stdout.readline() or '{"profiles": {}, "org": ""}')
-        self.people.trust_env = False
-        self.people.get(f"{self.url}/healthz/", timeout=60).raise_for_status()
         return process
 
     def _env(self, database: str) -> dict[str, str]:

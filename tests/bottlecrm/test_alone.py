@@ -27,9 +27,9 @@ def says(tmp_path):
             return Reply(200, {"users": [{"id": "u-1", "user__email": "ann@us.example"}], **users}) \
                 if request.method == "GET" and users else reply
 
-        servers.append(Server(app))
+        servers.append(Server(app, late=1.5))
         (tmp_path / "crm_map.csv").write_text("kind,id,crm_id\naccount,A00,a-1\n")
-        return connect({"url": servers[-1].url, "timeout": "2"}, tmp_path), servers[-1]
+        return connect({"url": servers[-1].url, "timeout": "1"}, tmp_path), servers[-1]
 
     yield made
     for server in servers:
@@ -89,8 +89,9 @@ def test_what_a_reading_request_meets(status, error, words, says):
 
 @pytest.mark.parametrize(("reply", "state"), [
     (Reply(200, {"error": False}), "written"), (Reply(400, {"error": True, "errors": "no"}), "refused"),
-    (Reply(413, b"<html>too large"), "refused"), (Reply(500, b"<html>"), "doubt"), (Reply(502, b"<html>"), "doubt"),
-    (Reply(408, b""), "doubt"), (Reply(200, b"<html>fine"), "doubt"), (Reply(200, b"[]"), "doubt"),
+    (Reply(413, b"<html>too large"), "refused"), (Reply(404, {"detail": "no"}), "refused"),
+    (Reply(500, b"<html>"), "doubt"), (Reply(502, b"<html>"), "doubt"), (Reply(408, b""), "doubt"),
+    (Reply(200, b"<html>fine"), "doubt"), (Reply(200, b"[]"), "doubt"),
 ])
 def test_what_becomes_of_a_create(reply, state, says):
     """Only what BottleCRM surely did or refused is said to be so; and it is asked once."""
@@ -140,11 +141,13 @@ def test_nothing_is_tried_again_by_the_client(says):
 
 
 def test_unsure_is_for_writes_alone(says):
-    """A lost reply to a question is asked again later; a lost reply to a write is looked up."""
+    """A lost reply to a question is asked again later, one to a write is looked up; the client's error stays inside."""
     crm, server = says(Reply(200, {"error": False}))
     server.writes = lambda _: True
-    server.faults.extend(["lost", "lost"])
-    with pytest.raises(CrmDownError):
-        crm._ask("GET", "/tasks/")
-    with pytest.raises(CrmUnsureError):
-        crm._ask("POST", "/tasks/", {})
+    for fault in ("lost", "slow", "dropped_after"):
+        server.faults.extend([fault, fault])
+        with pytest.raises(CrmDownError) as down:
+            crm._ask("GET", "/tasks/")
+        with pytest.raises(CrmUnsureError) as unsure:
+            crm._ask("POST", "/tasks/", {})
+        assert (down.value.__context__, unsure.value.__context__) == (None, None)
