@@ -79,12 +79,7 @@ class BottleCrm:
 
     def find(self, keys: Sequence[str]) -> Mapping[str, Remote]:
         """The tasks of these keys; of two that hold the same key, the older one."""
-        found = {}
-        for key in keys:
-            remotes = (self._whole(row["id"]) for row in self._of_key(key))
-            if (remote := next(filter(None, remotes), None)) is not None:
-                found[key] = remote
-        return found
+        return {key: remotes[0] for key in keys if (remotes := self._of_key(key))}
 
     def write(self, items: Sequence[Item]) -> Sequence[Result]:
         """One request a row; what is left after a failure is tried again, the row that failed may be in doubt."""
@@ -111,8 +106,9 @@ class BottleCrm:
     def remove(self, remote_ids: Sequence[str]) -> None:
         """Takes tasks away; where a create told no id, the key stands for it."""
         for remote_id in remote_ids:
-            for row in [{"id": remote_id}] if "-" in remote_id else self._of_key(remote_id):
-                self._ask("DELETE", f"/tasks/{row['id']}/")
+            known = [remote_id] if "-" in remote_id else [remote.remote_id for remote in self._of_key(remote_id)]
+            for one in known:
+                self._ask("DELETE", f"/tasks/{one}/")
 
     def close(self) -> None:
         """Lets the connection go."""
@@ -136,7 +132,7 @@ class BottleCrm:
     def _update(self, item: Item) -> Result:
         remote_id, status, result = item.remote_id or "", {}, {}
         if "-" not in remote_id:  # a create told no id: the key stands for it until we look
-            remote_id = next((row["id"] for row in self._of_key(item.task.key)), "")
+            remote_id = next((remote.remote_id for remote in self._of_key(item.task.key)), "")
         there = self._whole(remote_id) if remote_id and item.closing else None
         if not remote_id or (item.closing and there is None):
             return Result(item.task.key, "gone")
@@ -157,13 +153,15 @@ class BottleCrm:
         return Result(item.task.key, "refused" if why else "written", why=why)
 
     def _account_of(self, account_id: str) -> str | None:
-        found = self._get("/accounts/", "active_accounts", limit="2", **{f"cf_{self._account}": account_id})
-        return found["open_accounts"][0]["id"] if len(found["open_accounts"]) == 1 else None
+        told = self._get("/accounts/", "active_accounts", **{f"cf_{self._account}": account_id})["open_accounts"]
+        ids = [one["id"] for one in told if one["custom_fields"].get(self._account) == account_id]
+        return ids[0] if len(ids) == 1 else None
 
-    def _of_key(self, key: str) -> list[dict[str, Any]]:
-        """The rows of the list that hold this key, the oldest first."""
+    def _of_key(self, key: str) -> list[Remote]:
+        """The tasks of this key, the oldest first; BottleCRM's filter is not taken at its word."""
         rows = [row for page in self._pages({f"cf_{KEY}": key}) for row in page]
-        return sorted(rows, key=lambda row: (row["created_at"], row["id"]))
+        whole = [self._whole(row["id"]) for row in sorted(rows, key=lambda row: (row["created_at"], row["id"]))]
+        return [remote for remote in whole if remote is not None and remote.key == key]
 
     def _pages(self, wanted: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
         """The rows of a list, page by page; each page begins with the last row of the one before.

@@ -3,7 +3,7 @@
 import traceback
 
 import pytest
-from churnkit_bottlecrm import TOKEN, connect
+from churnkit_bottlecrm import KEY, TOKEN, connect
 
 from churnkit.errors import SettingsError
 from churnkit.outreach.crm.base import CrmDeniedError, CrmDownError, CrmUnsureError, Item
@@ -151,3 +151,20 @@ def test_unsure_is_for_writes_alone(says):
         with pytest.raises(CrmUnsureError) as unsure:
             crm._ask("POST", "/tasks/", {})
         assert (down.value.__context__, unsure.value.__context__) == (None, None)
+
+
+def test_a_filter_that_is_not_obeyed_does_no_harm(tmp_path):
+    """Another version may list tasks and accounts that were not asked for: none is adopted, linked or removed."""
+    whole = {"id": "t-1", "status": "New", "due_date": None, "assigned_to": [], "custom_fields": {KEY: "other"}}
+    told = {"/api/tasks/": {"users": [{"id": "u-1", "user__email": "ann@us.example"}],
+                            "tasks": [{"id": "t-1", "created_at": "2026-11-01"}]},
+            "/api/tasks/t-1/": {"task_obj": whole},
+            "/api/accounts/": {"active_accounts": {"open_accounts": [{"id": "a-1", "custom_fields": {}}]}}}
+    with Server(lambda request: Reply(200, told[request.path])) as server:
+        crm = connect({"url": server.url}, tmp_path)
+        assert crm.find(["ab"]) == {}
+        crm.remove(["ab"])
+        assert [one.state for one in crm.write([Item(sample(0), "h", sample(0).key)])] == ["gone"]
+        [result] = crm.write([Item(sample(0), "h")])
+        assert (result.state, "account 'A00'" in result.why) == ("refused", True)
+        assert {method for method, _, _ in server.seen} == {"GET"}
