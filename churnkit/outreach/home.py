@@ -18,7 +18,7 @@ _HOME = "home"
 
 def away_from(connection: sa.Connection, crm: Crm, portal: Portal) -> str:
     """The CRM and portal in which the tasks stand, where it is another one than this; empty where it is this one."""
-    kept = connection.scalar(sa.select(notes.c.value).where(notes.c.name == _HOME))
+    kept = connection.scalar(sa.select(notes.c.value).where(notes.c.name == _HOME)) or _before(connection, crm)
     sent = sa.select(sa.exists().where(tasks.c.remote_id.is_not(None)))
     return kept if kept and kept != _place(crm, portal) and connection.scalar(sent) else ""
 
@@ -57,6 +57,13 @@ def leave(connection: sa.Connection, crm: Crm, when: str, by: str) -> None:
         record(connection, when, by, "dropped", [
             {"key": row.key, "before": {"state": row.state}, "after": {"action": row.action, "why": why}}
             for row in rows])
+
+
+def _before(connection: sa.Connection, crm: Crm) -> str:
+    """Where the tasks stand by an outbox that does not say it yet: in the CRM with which there were runs."""
+    runs = connection.scalars(sa.select(notes.c.name).where(notes.c.name.like("runs:%")).order_by(notes.c.name))
+    names = [name.removeprefix("runs:") for name in runs]
+    return "" if crm.name in names or not names else names[0]
 
 
 def _place(crm: Crm, portal: Portal) -> str:

@@ -129,7 +129,8 @@ def take_deletion(run: Run, connection: sa.Connection, key: str) -> bool:
 
     One that is closed already was tidied away: that is no answer, and what came of it stays.
     """
-    return row_of(connection, key).status not in CLOSED and answer(connection, key, Answer("dismissed", None, DELETED, run.when, run.when, run.crm.name))
+    given = Answer("dismissed", None, DELETED, run.when, run.when, run.crm.name)
+    return row_of(connection, key).status not in CLOSED and answer(connection, key, given)
 
 
 def _take_deletions(run: Run, connection: sa.Connection, missing: list[str]) -> int:

@@ -213,3 +213,15 @@ def _adopt(run: Run, connection: sa.Connection, task: Task, remote: Remote, by: 
     record(connection, run.when, f"sync:{run.crm.name}", "confirmed", [
         {"key": task.key, "before": {"state": "pending"}, "after": {
             "action": "create", "content_hash": task.content_hash(), "why": "found in the CRM"}}])
+    if (remote.status, remote.disposition) == ("dismissed", None) and remote.note and remote.by in {None, "churnkit"}:
+        _closed_by_us(run, connection, task.key, remote)
+
+
+def _closed_by_us(run: Run, connection: sa.Connection, key: str, remote: Remote) -> None:
+    """What churnkit closed itself is nobody's answer: so it is told apart from what people dismissed."""
+    with lawful(connection, [key], "churnkit"):
+        moves.dismiss(connection, {key: remote.note or ""}, run.when)
+        connection.execute(tasks.update().where(tasks.c.key == key).values(
+            seen=json.dumps([remote.status, remote.disposition, remote.note])))
+    record(connection, run.when, f"sync:{run.crm.name}", "close", [
+        {"key": key, "before": {"status": "open"}, "after": {"status": "dismissed", "note": remote.note}}])

@@ -229,7 +229,7 @@ def _take_answer(run: Run, connection: sa.Connection, remote: Remote, row: sa.Ro
     echo = row.status in CLOSED and said[:2] == ["dismissed", None] and _same_words(
         remote.note, closing_words(row.status, row.disposition, row.note))
     if said not in (before, [row.status, row.disposition, row.note]) and not echo:
-        when = min(stamp(remote.modified_at or run.at), run.when)
+        when = max(min(stamp(remote.modified_at or run.at), run.when), row.created_at)  # never before it was planned
         until = stamp(run.at + snooze_for) if remote.status == "snoozed" else None
         given = Answer(remote.status, remote.disposition, remote.note, when, run.when, remote.by or run.crm.name, until)
         try:
