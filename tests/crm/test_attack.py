@@ -1,6 +1,7 @@
 """What an enemy tries on every connector: notes that a CRM gives back changed, and answers of odd signs."""
 
 import datetime as dt
+import json
 
 import pytest
 from files_world import FilesWorld
@@ -38,3 +39,19 @@ def test_a_closing_note_is_no_answer(stage, note):
     assert stage.run(AT + 2 * HOUR).answers == 0
     assert (stage.box.tasks()[0].status, len(stage.box.outcomes())) == ("completed", 1)
     stage.holds(KEYS[:1], AT + 3 * HOUR)
+
+
+@pytest.mark.parametrize("wrong", [["saved"], {"a": 1}, 7])
+def test_a_disposition_of_another_kind_is_named(tmp_path, wrong):
+    """A file edited by hand may hold anything: it is a problem that names the file, and the others go on."""
+    with FilesWorld(tmp_path) as world:
+        stage = Stage(Outbox(tmp_path / "outbox.db"), world)
+        stage.put([sample(0), sample(1)])
+        stage.run()
+        path = world.tasks_folder / f"{KEYS[0]}.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "disposition": wrong}))
+        world.person(KEYS[1], AT + HOUR, status="completed", disposition="saved")
+        report = stage.run(AT + HOUR)
+        assert (report.answers, len(report.problems)) == (1, 1)
+        assert f"{KEYS[0]}.json: the disposition" in report.problems[0]
+        stage.box.close()

@@ -1,10 +1,13 @@
 """What an enemy of the sync thinks of: commands between two runs, mending broken off, ledgers and portals exchanged."""
 
 import datetime as dt
+import sqlite3
+from contextlib import closing
 from copy import deepcopy
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 from small_clock import Clock
 from small_tasks import AT, task
 
@@ -340,3 +343,16 @@ def test_a_dry_run_says_what_is_withheld(outbox, clock):
     outbox.suppress("A00", "they asked", AT)
     rows = sync(outbox, MemoryCrm(), at=AT, clock=clock, dry_run=True).differences
     assert {row["account_id"]: row["action"] for row in rows} == {"A00": "withhold", "A01": "create"}
+
+
+def test_a_locked_outbox_is_told_in_one_sentence(tmp_path, clock):
+    """Another program holds the file: that is said with the mend, and no task's text comes along."""
+    box = Outbox(tmp_path / "outbox.db")
+    sa.event.listen(box.engine, "connect", lambda connection, _: connection.execute("PRAGMA busy_timeout = 1"))
+    box.engine.dispose()
+    with closing(sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(OutreachError, match="no other program holds the file") as told:
+            sync(box, MemoryCrm(), at=AT, clock=clock)
+    assert (told.value.__cause__, told.value.__suppress_context__) == (None, True)
+    box.close()
