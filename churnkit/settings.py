@@ -302,7 +302,8 @@ def load(path: str | Path) -> Settings:
     file = Path(path)
     file = file / FILE if file.is_dir() else file
     if not file.is_file():
-        raise SettingsError(f"No {FILE} in '{file.parent}'. Make a workspace with: churnkit init {file.parent}")
+        folder = file.parent if file.name == FILE else file
+        raise SettingsError(f"No {FILE} in '{folder}'. Make a workspace with: churnkit init {folder}")
     data, beside = read_toml(file), file.parent / OWN
     features = data.setdefault("features", {})
     if beside.is_file() and isinstance(features, dict):

@@ -31,6 +31,8 @@ def sync(settings: Settings, at: dt.datetime, *, dry_run: bool) -> Report:
     counts = asdict(done)
     said = ", ".join(f"{count} {what}" for what, count in counts.items() if isinstance(count, int) and count)
     notes = [f"sync to {done.where}: {said or 'nothing to do'}.", *done.problems]
+    if done.refused:
+        notes.append("What was refused waits for a person: churnkit sync dead list.")
     return Report("sync", rows=list(done.differences), notes=notes, data=counts, code=HELD_BACK if done.problems else 0)
 
 
@@ -106,10 +108,9 @@ def dead_list(folder: Path) -> Report:
     from churnkit.outreach.dead import letters
 
     found = letters(open_outbox(load(folder)))  # only read: nobody is kept out
-    rows = [{"key": one.key[:_SHORT], "since": one.since[:16].replace("T", " "), "action": one.action,
-             "state": one.state, "attempts": one.attempts, "owner": one.task.owner, "account": one.task.account_id,
-             "task": one.task.title, "why": one.why} for one in found]
-    notes = [f"Dead letters: {len(found)}."]
+    rows = [{"key": one.key[:_SHORT], "action": one.action, "account": one.task.account_id, "why": one.why}
+            for one in found]  # the reason is what counts: it gets the room, and stands whole below
+    notes = [f"Dead letters: {len(found)}.", *dict.fromkeys(one.why for one in found)]
     if found:
         notes.append("Mend the reason and then: churnkit sync dead retry --by NAME; or give one up: churnkit sync dead "
                      "drop --key KEY --by NAME --why TEXT.")

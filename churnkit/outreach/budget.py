@@ -14,6 +14,8 @@ from churnkit.outreach.runs import Clock
 
 _BLOCK = 50
 """How many of the day's requests are set aside at once, so that not every request costs a transaction."""
+_LONGEST = 7 * 86400.0
+"""Seconds for which a CRM is left alone at most: whoever asks for years is asked again after a week."""
 
 
 class Budget:
@@ -92,7 +94,8 @@ def leave_alone(engine: sa.Engine, crm: str, now: dt.datetime, down: CrmDownErro
     if down.wait is None and down.today:
         return None
     tomorrow = dt.datetime.combine(now.astimezone(dt.UTC).date() + dt.timedelta(days=1), dt.time(), dt.UTC)
-    until = tomorrow if down.wait is None or not math.isfinite(down.wait) else now + dt.timedelta(seconds=down.wait)
+    wait = _LONGEST if down.wait is None or not math.isfinite(down.wait) else min(down.wait, _LONGEST)
+    until = tomorrow if down.wait is None else now + dt.timedelta(seconds=wait)
     until = until if down.today else max(until, tomorrow)
     with writing(engine) as connection:
         note(connection, f"alone:{crm}", stamp(until))

@@ -142,11 +142,22 @@ def upgrade(url: str, at: dt.datetime) -> Path | None:
 
 @contextmanager
 def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """One transaction of the one writer at a time; it is kept whole or not at all."""
-    with engine.connect().execution_options(churnkit_write=True) as connection, connection.begin():
-        if engine.dialect.name == "postgresql":
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-        yield connection
+    """One transaction of the one writer at a time; it is kept whole or not at all.
+
+    Raises:
+        OutreachError: If the database fails: the disk is full, a server is gone, somebody else holds the file.
+    """
+    try:
+        with engine.connect().execution_options(churnkit_write=True) as connection, connection.begin():
+            if engine.dialect.name == "postgresql":
+                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+            yield connection
+    except sa.exc.OperationalError as error:  # its own text holds the whole statement, and with it the tasks
+        reason = str(error.orig or error).strip().splitlines()[0]
+        address = engine.url.render_as_string(hide_password=True)
+        raise OutreachError(f"The outbox '{address}' cannot be written: {reason}. See that the disk has room, that the "
+                            "server runs and that no other program holds the file; then run the same again: nothing "
+                            "is lost.") from None
 
 
 def note(connection: sa.Connection, name: str, value: str | None) -> None:

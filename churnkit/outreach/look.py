@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from churnkit.outreach.chain import record
 from churnkit.outreach.crm.base import Remote
 from churnkit.outreach.ledger import note, notes, stamp, tasks, writing
-from churnkit.outreach.moves import Answer, answer
+from churnkit.outreach.moves import Answer, answer, row_of
 from churnkit.outreach.runs import Enough, Run
 from churnkit.outreach.task import CLOSED
 
@@ -52,11 +52,16 @@ def look(run: Run) -> None:
     """
     if not run.crm.capabilities.finds:
         return
-    seen = survey(run)
+    seen, lag = survey(run), run.crm.capabilities.lag.total_seconds()
+    if seen.why_held and lag:  # what the last run made may not be to be seen yet
+        run.clock.sleep(lag)
+        seen = survey(run)
     why = seen.why_held
     with writing(run.box.engine) as connection:
         run.lease.renew(connection)
         before = held(connection, run.crm.name)
+        if before and seen.missing and not why:  # the last ones of a backup are no deletions
+            why = f"{len(seen.missing)} tasks are still missing ({before['why']})"
         if why and before is None:
             record(connection, run.when, f"sync:{run.crm.name}", "held", [{"after": {"why": why}}])
         since = before["since"] if before else run.when
@@ -76,6 +81,12 @@ def held(connection: sa.Connection, crm: str) -> dict[str, str] | None:
     """Since when and why nothing is written, or None."""
     kept = connection.scalar(sa.select(notes.c.value).where(notes.c.name == _held(crm)))
     return json.loads(kept) if kept else None
+
+
+def hold(connection: sa.Connection, crm: str, when: str, why: str) -> None:
+    """Nothing is written from now on, if that is not so already."""
+    if held(connection, crm) is None:
+        note(connection, _held(crm), json.dumps({"since": when, "why": why}))
 
 
 def release(connection: sa.Connection, crm: str) -> None:
@@ -114,8 +125,12 @@ def changed_at(remotes: Iterable[Remote]) -> dict[str, str]:
 
 
 def take_deletion(run: Run, connection: sa.Connection, key: str) -> bool:
-    """A person deleted the task in the CRM: it is dismissed here, and what waits to be sent about it is not sent."""
-    return answer(connection, key, Answer("dismissed", None, DELETED, run.when, run.when, run.crm.name))
+    """A person deleted the task in the CRM: it is dismissed here, and what waits to be sent about it is not sent.
+
+    One that is closed already was tidied away: that is no answer, and what came of it stays.
+    """
+    given = Answer("dismissed", None, DELETED, run.when, run.when, run.crm.name)
+    return row_of(connection, key).status not in CLOSED and answer(connection, key, given)
 
 
 def _take_deletions(run: Run, connection: sa.Connection, missing: list[str]) -> int:

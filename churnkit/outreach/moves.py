@@ -139,10 +139,14 @@ def dismiss(connection: sa.Connection, closings: Mapping[str, str], when: str) -
             [{"_key": key, "_why": why} for key, why in closings.items()])
 
 
-def suppressed(connection: sa.Connection, when: str, accounts: Collection[str] | None = None) -> dict[str, str]:
-    """`Outbox.suppressed` inside a transaction; of these accounts alone where they are named."""
+def suppressed(connection: sa.Connection, when: str, accounts: Collection[str] | None = None,
+               now: str = "") -> dict[str, str]:
+    """`Outbox.suppressed` inside a transaction; of these accounts alone where they are named.
+
+    A run's moment may be this morning's: what was said since then, until `now`, counts already.
+    """
     lasting = sa.or_(suppressions.c.until.is_(None), suppressions.c.until > when)
-    query = sa.select(suppressions).where(suppressions.c.starts_at <= when, lasting)
+    query = sa.select(suppressions).where(suppressions.c.starts_at <= max(when, now), lasting)
     rows = connection.execute(query if accounts is None else query.where(suppressions.c.account_id.in_(accounts)))
     return {row.account_id: row.reason for row in rows}
 
@@ -157,6 +161,18 @@ def queue(connection: sa.Connection, key: str, action: str, content_hash: str, w
         connection.execute(outbox.insert().values(
             key=key, action=action, state="pending", attempts=0, content_hash=content_hash, created_at=when,
             updated_at=when))
+
+
+def recognise(connection: sa.Connection, key: str, when: str, actor: str) -> None:
+    """The CRM shows a task that waits to be created: the outbox is an older one, and the create was sent before.
+
+    So it counts as in doubt, and is looked up and adopted before anything is sent.
+    """
+    waits = sa.and_(outbox.c.key == key, outbox.c.state == "pending")
+    why = "the CRM holds it already"
+    if connection.execute(outbox.update().where(waits).values(state="ambiguous", why=why, updated_at=when)).rowcount:
+        record(connection, when, actor, "ambiguous", [
+            {"key": key, "before": {"state": "pending"}, "after": {"action": "create", "why": why}}])
 
 
 def insert(connection: sa.Connection, new: Sequence[Task], when: str, run: str | None) -> None:

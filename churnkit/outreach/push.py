@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from churnkit.outreach.chain import record
 from churnkit.outreach.crm.base import CrmDownError, CrmRefusedError, CrmUnsureError, Item, Remote, Result
 from churnkit.outreach.ledger import outbox as rows_of
-from churnkit.outreach.ledger import tasks, writing
+from churnkit.outreach.ledger import stamp, tasks, writing
 from churnkit.outreach.life import lawful
 from churnkit.outreach.look import take_deletion
 from churnkit.outreach.moves import Entry, closing_words, dismiss, entries, queue, suppressed
@@ -69,7 +69,7 @@ def _rows(run: Run, states: Sequence[str]) -> Iterator[list[Entry]]:
 
 def arrived(entry: Entry, remote: Remote) -> bool:
     """Whether the CRM's copy shows that the write was done."""
-    if entry.action == "close":
+    if _shuts(entry):
         return remote.status != "open"
     if remote.content_hash is None:
         return entry.action == "create"
@@ -118,7 +118,11 @@ def _send(run: Run, batch: Sequence[Entry]) -> None:
 def _halve(run: Run, batch: Sequence[Entry], why: str) -> None:
     """Sends a batch that was refused as a whole in two halves, without those rows that the CRM took all the same."""
     _keep(run, [_Mark(entry, "ambiguous", why, tried=False) for entry in batch])
-    rest = _settle(run, batch) if run.crm.capabilities.finds and batch[0].remote_id is None else list(batch)
+    rest = list(batch)
+    if run.crm.capabilities.finds and batch[0].remote_id is None:
+        if lag := run.crm.capabilities.lag.total_seconds():  # what it took may not be to be seen yet
+            run.clock.sleep(lag)
+        rest = _settle(run, batch)
     _keep(run, [_Mark(entry, "in_flight", why, tried=False) for entry in rest])
     middle = max(1, len(rest) // 2)
     for half in (rest[:middle], rest[middle:]):
@@ -127,7 +131,12 @@ def _halve(run: Run, batch: Sequence[Entry], why: str) -> None:
 
 def _closing(entry: Entry) -> str:
     """The words with which the CRM's copy is closed; empty where it is not."""
-    return closing_words(entry.task.status, entry.task.disposition, entry.note) if entry.action == "close" else ""
+    return closing_words(entry.task.status, entry.task.disposition, entry.note) if _shuts(entry) else ""
+
+
+def _shuts(entry: Entry) -> bool:
+    """Whether it is still to be closed: a person may have taken it up again since that was queued."""
+    return entry.action == "close" and entry.task.status in CLOSED
 
 
 def _became(run: Run, entry: Entry, result: Result | None) -> _Mark:
@@ -143,9 +152,9 @@ def _became(run: Run, entry: Entry, result: Result | None) -> _Mark:
     if result.state == "refused":
         run.report.refused += 1
         return _Mark(entry, "rejected", result.why)
-    run.report.closed += entry.action == "close"
-    run.report.created += entry.action != "close" and entry.remote_id is None
-    run.report.updated += entry.action != "close" and entry.remote_id is not None
+    run.report.closed += _shuts(entry)
+    run.report.created += not _shuts(entry) and entry.remote_id is None
+    run.report.updated += not _shuts(entry) and entry.remote_id is not None
     return _Mark(entry, "confirmed", None, result.remote or Remote(entry.key, entry.key, ""), entry.content_hash)
 
 
@@ -160,7 +169,7 @@ def _claim(run: Run, after: int) -> tuple[list[Entry], int]:
     with writing(run.box.engine) as connection:
         run.lease.renew(connection)
         waiting = entries(connection, ("pending",), after, run.crm.capabilities.batch)
-        quiet = suppressed(connection, run.when, {entry.task.account_id for entry in waiting})
+        quiet = suppressed(connection, run.when, {entry.task.account_id for entry in waiting}, stamp(run.clock.now()))
         doubtful = _in_doubt(connection, waiting)
         for entry in waiting:
             if entry.key in claimed or entry.key in doubtful or entry.task.approval == "pending":
@@ -171,10 +180,11 @@ def _claim(run: Run, after: int) -> tuple[list[Entry], int]:
                 perhaps += [entry] if blind else []
                 why = f"not sent: {quiet.get(entry.task.account_id, 'it was closed before it was sent')}"
                 run.report.withheld += 1
-                marks.append(_Mark(entry, "dead", why, withheld=True))
+                begun = entry.task.status not in {"open", *CLOSED}  # then it is a person's, and theirs to end
+                marks.append(_Mark(entry, "rejected" if begun else "dead", why, withheld=not begun))
             elif entry.action != "close" and entry.task.status in CLOSED:
                 marks.append(_Mark(entry, "dropped", "it is closed: what a person ended stays as it is", tried=False))
-            elif entry.action != "close" and entry.sent_hash == entry.content_hash:
+            elif not _shuts(entry) and entry.sent_hash == entry.content_hash:
                 run.report.unchanged += 1
                 marks.append(_Mark(entry, "confirmed", "nothing had changed"))
             elif entry.attempts >= GIVE_UP:

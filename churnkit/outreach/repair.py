@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from churnkit.errors import OutreachError
-from churnkit.outreach import look, moves
+from churnkit.outreach import home, look, moves
 from churnkit.outreach.chain import record
 from churnkit.outreach.crm.base import Crm, Remote
 from churnkit.outreach.ledger import note, outbox, stamp, tasks, writing
@@ -51,16 +51,30 @@ def repair(box: Outbox, crm: Crm, *, at: dt.datetime, by: str, deleted: bool = F
         deleted: The missing ones were deleted on purpose: they are dismissed and not made again.
         clock: For the lease and for waits.
         rules: Which portal is meant.
+
+    Raises:
+        OutreachError: If the CRM cannot be asked what it holds.
     """
+    _refuse_blind(crm, "what is missing there cannot be told. A consumer that was set back asks for its tasks itself.")
     mended = Mended()
     with opened(box, crm, at=at, clock=clock) as run:
-        (rules or Rules()).refuse_other(crm.check())
+        portal = crm.check()
+        (rules or Rules()).refuse_other(portal)
+        with writing(box.engine) as connection:  # where it is broken off, the rest is no person's deletion
+            moved = home.away_from(connection, crm, portal)
+            if moved and deleted:
+                raise OutreachError(f"The tasks stand in {moved}, and this is another portal: there nobody deleted "
+                                    "them. Repair without --deleted makes them again here.")
+            if moved:
+                home.leave(connection, crm, run.when, by)
+            look.hold(connection, crm.name, run.when, "a repair was begun and not ended")
         newest: dict[str, str] = {}
         for rows in _sent(run):
             found = crm.find([row.key for row in rows])
             newest |= look.changed_at(found.values())
             _mend(run, rows, found, by, mended, deleted=deleted)
         with writing(box.engine) as connection:
+            home.settle(connection, crm, portal)
             look.release(connection, crm.name)
             look.keep_newest(connection, crm.name, newest, anew=True)
             note(connection, f"cursor:{crm.name}", None)
@@ -85,17 +99,24 @@ def rebuild(box: Outbox, crm: Crm, *, at: dt.datetime, by: str, clock: Clock | N
     Raises:
         OutreachError: If the CRM cannot be read back at all.
     """
-    if not crm.capabilities.finds:
-        raise OutreachError(f"'{crm.name}' cannot be asked for its tasks: the ledger cannot be made anew from it. "
-                            "Restore the outbox from a backup.")
+    _refuse_blind(crm, "the ledger cannot be made anew from it. Restore the outbox from a backup.")
     mended = Mended()
     with opened(box, crm, at=at, clock=clock) as run:
-        (rules or Rules()).refuse_other(crm.check())
+        portal = crm.check()
+        (rules or Rules()).refuse_other(portal)
+        with writing(box.engine) as connection:
+            home.refuse_other(connection, crm, portal)
+            home.settle(connection, crm, portal)
         for page in crm.changes(None):
             _take_in(run, page.remotes, by, mended)
         with writing(box.engine) as connection:
             note(connection, f"cursor:{crm.name}", None)
     return mended
+
+
+def _refuse_blind(crm: Crm, so: str) -> None:
+    if not crm.capabilities.finds:
+        raise OutreachError(f"'{crm.name}' cannot be asked for its tasks: {so}")
 
 
 def _sent(run: Run) -> Iterator[Sequence[Any]]:
@@ -123,7 +144,9 @@ def _mend(run: Run, rows: Sequence[Any], found: Mapping[str, Remote], by: str, m
             _make_again(run, connection, missing, by)
             mended.again += len(missing)
         for row, remote in there:
-            said = json.dumps([remote.status, remote.disposition, remote.note])
+            # What goes further there than here was said since: the next sync takes it over.
+            news = row.status == "open" != remote.status or (row.status not in CLOSED and remote.status in CLOSED)
+            said = row.seen if news else json.dumps([remote.status, remote.disposition, remote.note])
             connection.execute(tasks.update().where(tasks.c.key == row.key).values(
                 seen=said, sent_hash=remote.content_hash, remote_id=remote.remote_id, remote_version=remote.version))
             if row.status in CLOSED and remote.status not in CLOSED:
@@ -152,8 +175,11 @@ def _take_in(run: Run, remotes: Iterable[Remote], by: str, mended: Mended) -> No
     given = {one.key: one for one in remotes if not one.problem}
     with writing(run.box.engine) as connection:
         run.lease.renew(connection)
-        known = set(connection.scalars(sa.select(tasks.c.key).where(tasks.c.key.in_(list(given)))))
-        for key in sorted(set(given) - known):
+        there = sa.select(tasks.c.key, tasks.c.remote_id).where(tasks.c.key.in_(list(given)))
+        known = {row.key: row.remote_id for row in connection.execute(there)}
+        for key in sorted(key for key, number in known.items() if number is None):
+            moves.recognise(connection, key, run.when, by)
+        for key in sorted(set(given) - set(known)):
             task = _told(given[key])
             if task is None:
                 mended.strange.append(key)
@@ -169,7 +195,8 @@ def _told(remote: Remote) -> Task | None:
         task = Task.from_dict({**content, "key": remote.key, "status": "open"})
     except (TypeError, ValueError):
         return None
-    return task
+    words = (task.account_id, task.play, task.target, task.title, task.body, task.owner)
+    return task if isinstance(task.due, dt.date) and all(isinstance(word, str) for word in words) else None
 
 
 def _adopt(run: Run, connection: sa.Connection, task: Task, remote: Remote, by: str) -> None:
@@ -186,3 +213,15 @@ def _adopt(run: Run, connection: sa.Connection, task: Task, remote: Remote, by: 
     record(connection, run.when, f"sync:{run.crm.name}", "confirmed", [
         {"key": task.key, "before": {"state": "pending"}, "after": {
             "action": "create", "content_hash": task.content_hash(), "why": "found in the CRM"}}])
+    if (remote.status, remote.disposition) == ("dismissed", None) and remote.note and remote.by in {None, "churnkit"}:
+        _closed_by_us(run, connection, task.key, remote)
+
+
+def _closed_by_us(run: Run, connection: sa.Connection, key: str, remote: Remote) -> None:
+    """What churnkit closed itself is nobody's answer: so it is told apart from what people dismissed."""
+    with lawful(connection, [key], "churnkit"):
+        moves.dismiss(connection, {key: remote.note or ""}, run.when)
+        connection.execute(tasks.update().where(tasks.c.key == key).values(
+            seen=json.dumps([remote.status, remote.disposition, remote.note])))
+    record(connection, run.when, f"sync:{run.crm.name}", "close", [
+        {"key": key, "before": {"status": "open"}, "after": {"status": "dismissed", "note": remote.note}}])

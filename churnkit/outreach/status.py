@@ -85,8 +85,9 @@ class Status:
 
     def sentences(self) -> list[str]:
         """The same in words."""
-        ago = "never" if self.lag_seconds is None else f"{_span(self.lag_seconds)} ago"
-        said = [f"The last whole run with '{self.crm}' began {ago}" + (f" ({self.whole[:19]})." if self.whole else ".")]
+        said = [f"There was no whole run with '{self.crm}' yet."]
+        if self.whole is not None and self.lag_seconds is not None:
+            said = [f"The last whole run with '{self.crm}' began {_span(self.lag_seconds)} ago ({self.whole[:19]})."]
         if self.ran != self.whole:
             said.append(f"A later run began at {(self.ran or '')[:19]} and could not do all: its own report "
                         "says why.")

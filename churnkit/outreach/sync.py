@@ -10,22 +10,23 @@ import json
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import sqlalchemy as sa
 
 from churnkit.errors import OutreachError
-from churnkit.outreach import ledger
+from churnkit.outreach import home, ledger
 from churnkit.outreach.budget import Budget, alone_until, leave_alone
 from churnkit.outreach.chain import record
 from churnkit.outreach.crm.base import Crm, Metered, Remote
 from churnkit.outreach.crm.files import write_atomically
-from churnkit.outreach.crm.words import cell
+from churnkit.outreach.crm.words import cell, plain
 from churnkit.outreach.lease import Lease
 from churnkit.outreach.ledger import stamp, tasks, writing
 from churnkit.outreach.look import changed_at, keep_newest, look, take_deletion
-from churnkit.outreach.moves import CHUNK, Answer, answer, closing_words
+from churnkit.outreach.moves import CHUNK, Answer, answer, closing_words, recognise
 from churnkit.outreach.outbox import Outbox
 from churnkit.outreach.push import arrived, push
 from churnkit.outreach.runs import Clock, Enough, Run, SyncReport, batches, patiently
@@ -75,9 +76,12 @@ def sync(outbox: Outbox, crm: Crm, *, at: dt.datetime, clock: Clock | None = Non
     """
     rules = rules or Rules()
     if dry_run:
-        portal = crm.check()
-        rules.refuse_other(portal)
-        return SyncReport(where=portal.name, differences=_differences(outbox, crm))
+        with metered(outbox, crm, clock or SystemClock()):
+            portal = crm.check()
+            rules.refuse_other(portal)
+            with outbox.engine.connect() as connection:
+                home.refuse_other(connection, crm, portal)
+            return SyncReport(where=portal.name, differences=_differences(outbox, crm, at))
     with opened(outbox, crm, at=at, clock=clock) as run:
         report, began, whole = run.report, run.clock.now(), False
         if alone := alone_until(outbox.engine, crm.name, began):
@@ -92,7 +96,7 @@ def sync(outbox: Outbox, crm: Crm, *, at: dt.datetime, clock: Clock | None = Non
                 patiently(run, lambda: look(run))
                 patiently(run, lambda: _pull(run, rules.snooze_for))
                 patiently(run, lambda: push(run))
-                whole = True
+                whole = _all_went(run)
         if run.down is not None:
             leave_alone(outbox.engine, crm.name, run.clock.now(), run.down)
         remember(outbox, crm.name, began, whole=whole)
@@ -151,6 +155,18 @@ def _check(run: Run, rules: Rules) -> None:
     portal = run.crm.check()
     run.report.where = portal.name
     rules.refuse_other(portal)
+    with writing(run.box.engine) as connection:
+        home.refuse_other(connection, run.crm, portal)
+        home.settle(connection, run.crm, portal)
+
+
+def _all_went(run: Run) -> bool:
+    """Whether nothing waits any more; says else how much does, and why."""
+    left = run.box.pending()
+    if left:
+        run.report.problems.append(f"{len(left)} writes did not go through, and wait for the next run. The newest "
+                                   f"reason: {left[-1].why or 'none was given'}.")
+    return not left
 
 
 def write_outcomes(outbox: Outbox, path: str | Path) -> int:
@@ -187,12 +203,14 @@ def _pull(run: Run, snooze_for: dt.timedelta) -> None:
             for batch in batches(page.remotes, CHUNK):
                 keys = [remote.key for remote in batch]
                 known = {row.key: row for row in connection.execute(sa.select(tasks).where(tasks.c.key.in_(keys)))}
-                for remote in batch:
+                for remote in map(_clean, batch):
                     if remote.problem:
                         run.report.problems.append(remote.problem)
                     elif remote.key in known and remote.deleted:
                         run.report.gone += take_deletion(run, connection, remote.key)
                     elif remote.key in known:  # else it is not of this outbox
+                        if known[remote.key].remote_id is None and run.crm.capabilities.finds:
+                            recognise(connection, remote.key, run.when, f"sync:{run.crm.name}")
                         _take_answer(run, connection, remote, known[remote.key], snooze_for)
                         _take_edit(run, connection, remote, known[remote.key])
             ledger.note(connection, name, page.cursor)
@@ -208,13 +226,15 @@ def _take_answer(run: Run, connection: sa.Connection, remote: Remote, row: sa.Ro
     """
     said = [remote.status, remote.disposition, remote.note]
     before = json.loads(row.seen) if row.seen else ["open", None, None]
-    echo = row.status in CLOSED and said == ["dismissed", None, closing_words(row.status, row.disposition, row.note)]
+    echo = row.status in CLOSED and said[:2] == ["dismissed", None] and _same_words(
+        remote.note, closing_words(row.status, row.disposition, row.note))
     if said not in (before, [row.status, row.disposition, row.note]) and not echo:
-        when = min(stamp(remote.modified_at or run.at), run.when)
+        when = max(min(stamp(remote.modified_at or run.at), run.when), row.created_at)  # never before it was planned
         until = stamp(run.at + snooze_for) if remote.status == "snoozed" else None
         given = Answer(remote.status, remote.disposition, remote.note, when, run.when, remote.by or run.crm.name, until)
         try:
-            run.report.answers += answer(connection, remote.key, given)
+            with connection.begin_nested():  # of what may not be nothing stays
+                run.report.answers += answer(connection, remote.key, given)
         except OutreachError as error:
             run.report.problems.append(str(error))
             return
@@ -232,9 +252,22 @@ def _take_edit(run: Run, connection: sa.Connection, remote: Remote, row: sa.Row[
         run.report.edits += 1
 
 
-def _differences(outbox: Outbox, crm: Crm) -> list[dict[str, str]]:
+def _clean(remote: Remote) -> Remote:
+    """The same without signs that no database can hold: a person may write anything."""
+    words = {name: plain(text) for name in ("note", "by", "owner", "problem") if (text := getattr(remote, name))}
+    return replace(remote, **words)
+
+
+def _same_words(theirs: str | None, ours: str) -> bool:
+    """Whether a note is ours, as a CRM gives it back: on one line or several, and perhaps cut."""
+    said, meant = " ".join((theirs or "").split()), " ".join(plain(ours).split())
+    cut = said.removesuffix("[...]").rstrip()
+    return said == meant or (said.endswith("[...]") and meant.startswith(cut))
+
+
+def _differences(outbox: Outbox, crm: Crm, at: dt.datetime) -> list[dict[str, str]]:
     """What a run would do, read only."""
-    waiting, table = outbox.pending(), []
+    waiting, table, quiet = outbox.pending(), [], outbox.suppressed(at)
     found: dict[str, Remote] = {}
     for batch in batches(waiting, crm.capabilities.batch) if crm.capabilities.finds else ():
         found.update(crm.find([entry.key for entry in batch]))
@@ -243,6 +276,8 @@ def _differences(outbox: Outbox, crm: Crm) -> list[dict[str, str]]:
         todo = "close" if entry.action == "close" else "update" if there else "create"
         if there and arrived(entry, found[entry.key]):
             todo = "adopt"
+        elif not there and entry.remote_id is None and (entry.task.status in CLOSED or entry.task.account_id in quiet):
+            todo = "withhold"
         table.append({"action": todo, "key": entry.key, "account_id": entry.task.account_id, "play": entry.task.play,
                       "owner": entry.task.owner, "due": entry.task.due.isoformat(), "title": entry.task.title})
     return table

@@ -296,7 +296,7 @@ def _flat(value: Any) -> Any:
 def _known(status: str, disposition: Any, where: str) -> tuple[str, str | None]:
     if status not in _STATES:
         raise CrmRefusedError(f"{where}: the status '{status}' is not known. Use one of: {', '.join(_STATES)}.")
-    if disposition and disposition not in _WORDS:
+    if disposition and (not isinstance(disposition, str) or disposition not in _WORDS):
         raise CrmRefusedError(f"{where}: the disposition '{disposition}' is not known. Use one of: "
                          f"{', '.join(sorted(_WORDS))}.")
     return status, disposition or None
