@@ -30,7 +30,7 @@ from churnkit.outreach.moves import CHUNK, Answer, answer, closing_words, recogn
 from churnkit.outreach.outbox import Outbox
 from churnkit.outreach.push import arrived, push
 from churnkit.outreach.runs import Clock, Enough, Run, SyncReport, batches, patiently
-from churnkit.outreach.status import Rules, remember
+from churnkit.outreach.status import WAITING, Rules, remember
 from churnkit.outreach.task import CLOSED
 from churnkit.schemas import raw_table
 
@@ -162,11 +162,15 @@ def _check(run: Run, rules: Rules) -> None:
 
 def _all_went(run: Run) -> bool:
     """Whether nothing waits any more; says else how much does, and why."""
-    left = run.box.pending()
+    left = run.box.waiting()
     if left:
-        run.report.problems.append(f"{len(left)} writes did not go through, and wait for the next run. The newest "
-                                   f"reason: {left[-1].why or 'none was given'}.")
-    return not left
+        waits = ledger.outbox.c.state.in_(WAITING)
+        with run.box.engine.connect() as connection:
+            why = connection.scalar(sa.select(ledger.outbox.c.why).where(waits).order_by(
+                ledger.outbox.c.id.desc()).limit(1))
+        run.report.problems.append(f"{left} writes did not go through, and wait for the next run. The newest reason: "
+                                   f"{why or 'none was given'}.")
+    return left == 0
 
 
 def write_outcomes(outbox: Outbox, path: str | Path) -> int:
@@ -254,7 +258,7 @@ def _take_edit(run: Run, connection: sa.Connection, remote: Remote, row: sa.Row[
 
 def _clean(remote: Remote) -> Remote:
     """The same without signs that no database can hold: a person may write anything."""
-    words = {name: plain(text) for name in ("note", "by", "owner", "problem") if (text := getattr(remote, name))}
+    words: dict[str, Any] = {name: plain(text) for name in ("note", "by", "owner", "problem") if (text := getattr(remote, name))}
     return replace(remote, **words)
 
 
