@@ -67,4 +67,5 @@ def _before(connection: sa.Connection, crm: Crm) -> str:
 
 
 def _place(crm: Crm, portal: Portal) -> str:
-    return f"{crm.name} (portal '{portal.id}')" if portal.id else crm.name
+    """In words. A CRM that cannot be asked goes by our keys: there another address is no other place."""
+    return f"{crm.name} (portal '{portal.id}')" if portal.id and crm.capabilities.finds else crm.name

@@ -267,10 +267,14 @@ def _note_once(connection: sa.Connection, row: Any, why: str, given: Answer) -> 
 
 
 def suppress(connection: sa.Connection, account_id: str, reason: str, starts_at: str, until: str | None) -> None:
-    """Leaves an account in peace from then on."""
+    """Leaves an account in peace from then on; what holds for ever is not made to end."""
+    lasting = sa.and_(suppressions.c.account_id == account_id, suppressions.c.until.is_(None))
+    since = connection.scalar(sa.select(suppressions.c.starts_at).where(lasting))
+    if since is not None and until is not None:
+        return
     connection.execute(suppressions.delete().where(suppressions.c.account_id == account_id))
     connection.execute(suppressions.insert().values(
-        account_id=account_id, reason=reason, starts_at=starts_at, until=until))
+        account_id=account_id, reason=reason, starts_at=min(starts_at, since or starts_at), until=until))
     record(connection, starts_at, "churnkit", "suppress", [
         {"key": None, "before": None, "after": {"account_id": account_id, "reason": reason, "until": until}}])
 

@@ -55,13 +55,14 @@ def repair(box: Outbox, crm: Crm, *, at: dt.datetime, by: str, deleted: bool = F
     Raises:
         OutreachError: If the CRM cannot be asked what it holds.
     """
-    _refuse_blind(crm, "what is missing there cannot be told. A consumer that was set back asks for its tasks itself.")
     mended = Mended()
     with opened(box, crm, at=at, clock=clock) as run:
         portal = crm.check()
         (rules or Rules()).refuse_other(portal)
         with writing(box.engine) as connection:  # where it is broken off, the rest is no person's deletion
             moved = home.away_from(connection, crm, portal)
+            if not moved:
+                _refuse_blind(crm, "what is missing there cannot be told, so nothing is made again or let go.")
             if moved and deleted:
                 raise OutreachError(f"The tasks stand in {moved}, and this is another portal: there nobody deleted "
                                     "them. Repair without --deleted makes them again here.")
@@ -70,7 +71,7 @@ def repair(box: Outbox, crm: Crm, *, at: dt.datetime, by: str, deleted: bool = F
             look.hold(connection, crm.name, run.when, "a repair was begun and not ended")
         newest: dict[str, str] = {}
         for rows in _sent(run):
-            found = crm.find([row.key for row in rows])
+            found = crm.find([row.key for row in rows]) if crm.capabilities.finds else {}
             newest |= look.changed_at(found.values())
             _mend(run, rows, found, by, mended, deleted=deleted)
         with writing(box.engine) as connection:

@@ -356,3 +356,26 @@ def test_a_locked_outbox_is_told_in_one_sentence(tmp_path, clock):
             sync(box, MemoryCrm(), at=AT, clock=clock)
     assert (told.value.__cause__, told.value.__suppress_context__) == (None, True)
     box.close()
+
+
+def test_a_holiday_ends_no_do_not_contact(outbox):
+    """Whoever asked never to be called is not called after a later, shorter quiet either."""
+    outbox.suppress("A00", "do_not_contact", AT)
+    outbox.suppress("A00", "on holiday", AT, AT + HOUR)
+    assert outbox.suppressed(AT + 2 * HOUR) == {"A00": "do_not_contact"}
+    outbox.suppress("A00", "they said it again", AT + 3 * HOUR)
+    assert outbox.suppressed(AT) == {"A00": "they said it again"}
+
+
+def test_moving_to_a_crm_that_cannot_be_asked(outbox, clock):
+    """Nothing is there yet: what is open is made again, and the next run is silent."""
+    sent(outbox, clock, 3)
+    outbox.close_tasks([task(0).key], AT)
+    blind = MemoryCrm(Capabilities(unique_keys=True, upsert=True, finds=False), name="consumer")
+    blind.find = None
+    with pytest.raises(OutreachError, match="stand in memory, and this is consumer"):
+        sync(outbox, blind, at=AT + HOUR, clock=clock)
+    assert repair(outbox, blind, at=AT + HOUR, by="ada", clock=clock).again == 2
+    assert sync(outbox, blind, at=AT + HOUR, clock=clock).created == 2
+    assert sync(outbox, blind, at=AT + HOUR, clock=clock).writes == 0
+    assert outbox.check_audit().wrong == {}
