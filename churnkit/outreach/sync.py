@@ -258,7 +258,8 @@ def _take_edit(run: Run, connection: sa.Connection, remote: Remote, row: sa.Row[
 
 def _clean(remote: Remote) -> Remote:
     """The same without signs that no database can hold: a person may write anything."""
-    words: dict[str, Any] = {name: plain(text) for name in ("note", "by", "owner", "problem") if (text := getattr(remote, name))}
+    texts = {name: getattr(remote, name) for name in ("note", "by", "owner", "problem")}
+    words: dict[str, Any] = {name: plain(text) for name, text in texts.items() if text}
     return replace(remote, **words)
 
 
