@@ -254,7 +254,8 @@ def _take_edit(run: Run, connection: sa.Connection, remote: Remote, row: sa.Row[
 
 def _clean(remote: Remote) -> Remote:
     """The same without signs that no database can hold: a person may write anything."""
-    words: dict[str, Any] = {name: plain(text) for name in ("note", "by", "owner", "problem") if (text := getattr(remote, name))}
+    names = ("note", "by", "owner", "problem")
+    words: dict[str, Any] = {name: plain(text) for name in names if (text := getattr(remote, name))}
     return replace(remote, **words)
 
 
