@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import shutil
@@ -21,6 +22,17 @@ SESSION = {
     "spark.sql.adaptive.enabled": "false", "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
 }
+
+
+def pytest_collection_finish():
+    """What collection imported stays to the end: the garbage collector need not walk over it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure():
+    """At the end it is let go as it would have been."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -9,15 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from churnkit.errors import ModelError
 from churnkit.learning.artefact import model_hash
+from churnkit.learning.evaluate import Evaluation
 from churnkit.learning.profit import Terms
 from churnkit.learning.promotion import Decision
 from churnkit.learning.registry import Registry
 
 AT = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 PAY = Terms(value=1000, contact_cost=50, capacity=20)
+PLOT = Evaluation.plot
 
 
 class KilledError(BaseException):
@@ -28,10 +31,46 @@ def killed(*_args, **_kwargs):
     raise KilledError
 
 
+@pytest.fixture(scope="module", autouse=True)
+def unplotted():
+    """Plots stay empty but where a test looks at them: to draw one takes as long as all else of a registration."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Evaluation, "plot", lambda _: Figure())
+        yield
+
+
+@pytest.fixture(scope="module")
+def kept(empty_mlflow, tmp_path_factory, unplotted):
+    """Folders of registries in which runs were registered one after another, made once by name; tests copy them."""
+    folders = {}
+
+    def make(name, *runs):
+        if name not in folders:
+            folders[name] = folder = tmp_path_factory.mktemp(name)
+            shutil.copy(empty_mlflow, folder / "mlflow.db")
+            registry = Registry(f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts")
+            for run in runs:
+                registry.register(run, at=AT)
+        return folders[name]
+
+    return make
+
+
 @pytest.fixture
-def registered(registry, trained):
+def begun(kept, tmp_path):
+    """Opens a registry of the test's own in which these runs stand; those of one name are the same each time."""
+
+    def make(name, *runs):
+        shutil.copytree(kept(name, *runs), tmp_path, dirs_exist_ok=True)
+        return Registry(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts")
+
+    return make
+
+
+@pytest.fixture
+def registered(begun, trained):
     """A registry with one skilled version, and the folder of its artefact."""
-    registry.register(trained, at=AT)
+    registry = begun("trained", trained)
     return registry, next(registry.tracking.artifacts.rglob("MLmodel")).parent
 
 
@@ -66,9 +105,9 @@ def test_the_same_run_is_registered_once(registered, trained):
 
 @pytest.mark.parametrize(("first", "second", "skill", "champion"), [
     ("weak", "trained", True, "churn-2"), ("weak", "trained", False, "churn-1"), ("trained", "weak", True, "churn-1")])
-def test_a_newer_version_must_prove_skill_and_earn_more(registry, request, first, second, skill, champion):
+def test_a_newer_version_must_prove_skill_and_earn_more(begun, request, first, second, skill, champion):
     """The decision and its figures are kept on the version and beside its run."""
-    registry.register(request.getfixturevalue(first), at=AT)
+    registry = begun(first, request.getfixturevalue(first))
     version = registry.register(other(request.getfixturevalue(second), skill=skill), at=AT, terms=PAY)
     assert champion == registry.champion("churn").version
     roles = {"churn-1": "", "churn-2": "champion"} if champion == "churn-2" else {"churn-1": "champion",
@@ -84,9 +123,9 @@ def test_a_newer_version_must_prove_skill_and_earn_more(registry, request, first
         assert (found.comparison.value, found.comparison.capacity) == (PAY.value, PAY.capacity)
 
 
-def test_a_changed_holdout_is_not_compared(registry, weak, trained):
+def test_a_changed_holdout_is_not_compared(begun, weak, trained):
     """It is not even parsed; the champion goes on, and a person may decide."""
-    registry.register(weak, at=AT)
+    registry = begun("weak", weak)
     text = next(registry.tracking.artifacts.rglob("holdout/model.txt"))
     text.write_bytes(text.read_bytes() + b" ")
     assert registry.register(trained, at=AT) == "churn-2"
@@ -109,9 +148,9 @@ def test_another_training_mends_a_champion_whose_files_were_changed(registered, 
 
 @pytest.mark.parametrize("step", ["log_text", "set_model_version_tag", "set_registered_model_alias",
                                   "set_registered_model_tag"])
-def test_a_kill_amid_the_decision_leaves_one_champion_and_is_made_up_for(registry, weak, trained, step, monkeypatch):
+def test_a_kill_amid_the_decision_leaves_one_champion_and_is_made_up_for(begun, weak, trained, step, monkeypatch):
     """The same training again ends as if there had been none: one version more, one champion, the history whole."""
-    registry.register(weak, at=AT)
+    registry = begun("weak", weak)
     with monkeypatch.context() as patch:
         patch.setattr(registry.tracking.client, step, killed)
         with pytest.raises(KilledError):
@@ -131,9 +170,9 @@ def test_a_version_without_skill_says_so_in_its_name(registry, trained):
     assert registry.champion("churn").skill
 
 
-def test_a_version_with_suspect_features_is_no_champion(registry, weak, trained):
+def test_a_version_with_suspect_features_is_no_champion(begun, weak, trained):
     """However good it is; and alone it counts as without skill, so that it makes no tasks."""
-    registry.register(weak, at=AT)
+    registry = begun("weak", weak)
     assert registry.register(trained, at=AT, suspects=["mrr"]) == "churn-2 (suspect features)"
     assert registry.champion("churn").version == "churn-1"
     assert "that may know the outcome (mrr)" in registry.decision("churn-2").why
@@ -228,8 +267,8 @@ def test_gains_and_kinds_come_back_too_and_a_changed_one_is_refused(registry, tr
 
 
 @pytest.mark.parametrize("file", ["artifacts/curve.txt", "artifacts/curve.json"])
-def test_a_changed_curve_is_refused_before_it_is_read(registry, curved, file):
-    registry.register(curved[0], at=AT)
+def test_a_changed_curve_is_refused_before_it_is_read(begun, curved, file):
+    registry = begun("curved", curved[0])
     path = next(registry.tracking.artifacts.rglob("MLmodel")).parent / file
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(ModelError, match=f"'{file}' was changed since it was registered"):
@@ -247,9 +286,9 @@ def test_an_added_or_missing_file_is_refused(registered):
         registry.champion("churn")
 
 
-def test_a_copied_workspace_reads_and_writes_its_own_artefacts(registered, trained, tmp_path):
+def test_a_copied_workspace_reads_and_writes_its_own_artefacts(registry, trained, tmp_path):
     """MLflow keeps full paths: the copy must neither trust nor fill the folder that it came from."""
-    registry, _ = registered
+    registry.register(trained, at=AT)
     state = tmp_path / "copy"
     shutil.copytree(registry.tracking.artifacts.parent, state)
     copy = Registry(f"sqlite:///{state / Path(registry.tracking.uri).name}", state / registry.tracking.artifacts.name)
@@ -281,14 +320,17 @@ def test_the_artefact_holds_text_alone(registered):
     assert (registered[1] / "artifacts" / "model.txt").read_text().startswith("tree\n")
 
 
-def test_figures_plots_and_both_fits_are_logged(registered, trained):
-    registry, folder = registered
+def test_figures_plots_and_both_fits_are_logged(registry, trained, monkeypatch):
+    monkeypatch.setattr(Evaluation, "plot", PLOT)
+    registry.register(trained, at=AT)
+    folder = next(registry.tracking.artifacts.rglob("MLmodel")).parent
     client = registry.tracking.client
     run = client.get_run(client.get_model_version("churn", "1").run_id)
     assert float(run.data.metrics["auc.model"]) == pytest.approx(trained.evaluation.table.loc["auc", "model"])
     assert str(trained.model.rounds) == run.data.params["rounds"]
     kept = {path.relative_to(folder.parent).as_posix() for path in folder.parent.rglob("*")}
     assert {"evaluation.png", "evaluation.csv", "holdout/model.txt", "holdout/model.json"} <= kept
+    assert (folder.parent / "evaluation.png").stat().st_size > 20_000  # an empty one has 3,000
     assert json.loads(client.get_model_version("churn", "1").tags["churnkit.files"])
 
 
@@ -325,11 +367,9 @@ def roles(registry):
 
 
 @pytest.fixture
-def three(registry, trained):
+def three(begun, trained):
     """Three versions, of which the first is champion and the last challenger."""
-    for seed in (7, 8, 9):
-        registry.register(other(trained, seed=seed), at=AT)
-    return registry
+    return begun("three", *(other(trained, seed=seed) for seed in (7, 8, 9)))
 
 
 WHO = {"by": "Ada Lim", "why": "fewer false alarms", "now": AT}
@@ -358,9 +398,9 @@ def test_what_is_champion_already_is_promoted_to_nothing(three):
     assert [("rule", None, "1"), ("promote", "1", "2")] == changes(three)
 
 
-def test_training_again_does_not_undo_a_rollback(registry, weak, trained):
+def test_training_again_does_not_undo_a_rollback(begun, weak, trained):
     """What a person took away, the same training does not bring back."""
-    registry.register(weak, at=AT)
+    registry = begun("weak", weak)
     registry.register(trained, at=AT)
     registry.rollback("churn", **WHO)
     assert registry.register(trained, at=AT) == "churn-2"
@@ -395,9 +435,9 @@ def test_a_champion_set_by_another_tool_is_written_down_as_found(three):
     assert three.rollback("churn", **WHO).new == "2"
 
 
-def test_versions_that_should_not_score_are_refused_with_the_mend(registry, trained):
+def test_versions_that_should_not_score_are_refused_with_the_mend(begun, trained):
     """Suspect features always, no proven skill unless somebody insists, and what is not there or not whole."""
-    registry.register(trained, at=AT)
+    registry = begun("trained", trained)
     registry.register(other(trained), at=AT, suspects=["mrr", "plan"])
     registry.register(other(trained, skill=False), at=AT)
     with pytest.raises(ModelError, match=r'may know the outcome \(mrr, plan\).*allow = \["mrr", "plan"\], and train'):
