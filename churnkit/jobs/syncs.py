@@ -46,13 +46,14 @@ def poked(settings: Settings) -> bool:
 
 
 def status(folder: Path, now: dt.datetime, every: dt.timedelta | None = None) -> Report:
-    """The last run, the lag, what waits, and whether the sync is late; code HELD_BACK where it is, or nothing is written."""
+    """The last run, the lag, what waits, and whether the sync is late; code HELD_BACK where it is, or is held."""
     from churnkit.outreach.status import Rules
     from churnkit.outreach.status import status as look
 
     settings = load(folder)
     found = look(open_outbox(settings), settings.crm, now, every or Rules.of(settings.crm_options).every)
-    return Report("sync status", notes=found.sentences(), data=asdict(found), code=HELD_BACK if found.late or found.held else 0)
+    code = HELD_BACK if found.late or found.held else 0
+    return Report("sync status", notes=found.sentences(), data=asdict(found), code=code)
 
 
 def recall(folder: Path, run: str, at: dt.datetime, *, by: str) -> Report:
