@@ -214,6 +214,9 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         length = self.headers.get("Content-Length") or "0"
         body = self.rfile.read(int(length)) if length.isdigit() else b""
+        if length.isdigit() and len(body) < int(length):  # its sender died: half a request is none
+            self.drop()
+            return
         names = {name.lower(): value for name, value in self.headers.items()}
         self.server.owner.answer(self, Request(self.command, parts.path, parse_qs(parts.query, keep_blank_values=True),
                                                names, body))
