@@ -108,7 +108,7 @@ def connect(url: str) -> sa.Engine:
     """
     engine = _engine(url)
     try:
-        with _understood(engine), writing(engine) as connection:
+        with _understood(engine), _transaction(engine) as connection:
             _lay(connection)
     except OutreachError:
         engine.dispose()
@@ -131,13 +131,22 @@ def upgrade(url: str, at: dt.datetime) -> Path | None:
                 return None
             _refuse_newer(found)
             backup = _back_up(engine, f"v{found}.{at:%Y%m%dT%H%M%S}")
-            with writing(engine) as connection:
+            with _transaction(engine) as connection:
                 for version in range(found, SCHEMA_VERSION):
                     MIGRATIONS[version](connection)
                 connection.execute(schema_version.update().values(version=SCHEMA_VERSION))
             return backup
     finally:
         engine.dispose()
+
+
+@contextmanager
+def _transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """The same with the database's own errors, for opening, which has words of its own for them."""
+    with engine.connect().execution_options(churnkit_write=True) as connection, connection.begin():
+        if engine.dialect.name == "postgresql":
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        yield connection
 
 
 @contextmanager
@@ -148,9 +157,7 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
         OutreachError: If the database fails: the disk is full, a server is gone, somebody else holds the file.
     """
     try:
-        with engine.connect().execution_options(churnkit_write=True) as connection, connection.begin():
-            if engine.dialect.name == "postgresql":
-                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        with _transaction(engine) as connection:
             yield connection
     except sa.exc.OperationalError as error:  # its own text holds the whole statement, and with it the tasks
         reason = str(error.orig or error).strip().splitlines()[0]
