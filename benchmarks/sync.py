@@ -200,8 +200,16 @@ def run(path: str, calls: int) -> None:
     report = sync(box, Sink(calls), at=AT)
     took = time.perf_counter() - began
     box.close()
-    print(json.dumps({"mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "sent": report.created,
-                      "per_second": report.created / took}))
+    print(json.dumps({"mb": high_water(), "sent": report.created, "per_second": report.created / took}))
+
+
+def high_water() -> float:
+    """This program's peak in MB; what getrusage tells on Linux also counts the process that started it."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
