@@ -9,7 +9,7 @@ import math
 import sqlalchemy as sa
 
 from churnkit.outreach.crm.base import CrmDownError, Rate
-from churnkit.outreach.ledger import note, notes, stamp, writing
+from churnkit.outreach.ledger import note, noted, stamp, writing
 from churnkit.outreach.runs import Clock
 
 _BLOCK = 50
@@ -81,7 +81,7 @@ class Budget:
     def _spent(self, connection: sa.Connection) -> tuple[str, int]:
         """The day, and what of it is spent; a clock that steps back does not bring yesterday's requests again."""
         today = self._clock.now().astimezone(dt.UTC).date().isoformat()
-        kept = connection.scalar(sa.select(notes.c.value).where(notes.c.name == self._name))
+        kept = noted(connection, self._name)
         day, spent = json.loads(kept) if kept else ("", 0)
         return (today, 0) if day < today else (day, spent)
 
@@ -105,5 +105,5 @@ def leave_alone(engine: sa.Engine, crm: str, now: dt.datetime, down: CrmDownErro
 def alone_until(engine: sa.Engine, crm: str, now: dt.datetime) -> str | None:
     """Until when the CRM wants to be left alone; None where it may be asked."""
     with engine.connect() as connection:
-        until = connection.scalar(sa.select(notes.c.value).where(notes.c.name == f"alone:{crm}"))
+        until = noted(connection, f"alone:{crm}")
     return until if until is not None and until > stamp(now) else None

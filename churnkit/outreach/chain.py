@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from churnkit.errors import OutreachError
-from churnkit.outreach.ledger import audit, note, notes, tasks
+from churnkit.outreach.ledger import audit, note, noted, tasks
 from churnkit.outreach.life import NOWHERE, Standing, Who, may, refusal
 from churnkit.outreach.task import CLOSED, Task
 
@@ -67,7 +67,7 @@ def walk(connection: sa.Connection, batch: int = 500) -> Iterator[dict[str, Any]
                 raise _broken(count, "it does not follow the row before it: one was removed, changed or slipped in")
             previous = row["hash"]
             yield {**row, "before": json.loads(row["before"]), "after": json.loads(row["after"])}
-    head = connection.scalar(sa.select(notes.c.value).where(notes.c.name == HEAD))
+    head = noted(connection, HEAD)
     if head is not None and head != f"{count}:{previous}":
         written = int(head.partition(":")[0])
         raise _broken(max(count, written), "it was taken off the end" if written > count else

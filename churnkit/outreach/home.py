@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from churnkit.errors import OutreachError
 from churnkit.outreach.chain import record
 from churnkit.outreach.crm.base import Crm, Portal
-from churnkit.outreach.ledger import note, notes, outbox, tasks
+from churnkit.outreach.ledger import WAITING, note, noted, notes, outbox, tasks
 from churnkit.outreach.moves import chunks
 from churnkit.outreach.task import CLOSED
 
@@ -18,7 +18,7 @@ _HOME = "home"
 
 def away_from(connection: sa.Connection, crm: Crm, portal: Portal) -> str:
     """The CRM and portal in which the tasks stand, where it is another one than this; empty where it is this one."""
-    kept = connection.scalar(sa.select(notes.c.value).where(notes.c.name == _HOME)) or _before(connection, crm)
+    kept = noted(connection, _HOME) or _before(connection, crm)
     sent = sa.select(sa.exists().where(tasks.c.remote_id.is_not(None)))
     return kept if kept and kept != _place(crm, portal) and connection.scalar(sent) else ""
 
@@ -44,7 +44,7 @@ def settle(connection: sa.Connection, crm: Crm, portal: Portal) -> None:
 def leave(connection: sa.Connection, crm: Crm, when: str, by: str) -> None:
     """The closed tasks stay behind in the other portal: nothing about them is sent to this one."""
     closed = sa.and_(tasks.c.status.in_(CLOSED), tasks.c.remote_id.is_not(None))
-    waits = outbox.c.state.in_(("pending", "in_flight", "ambiguous"))
+    waits = outbox.c.state.in_(WAITING)
     keys: Sequence[str] = connection.scalars(sa.select(tasks.c.key).where(closed).order_by(tasks.c.key)).all()
     for some in chunks(keys):
         rows = connection.execute(sa.select(outbox.c.key, outbox.c.state, outbox.c.action).where(

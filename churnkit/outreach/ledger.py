@@ -39,6 +39,8 @@ outbox = sa.Table(
     _text("state", null=False), sa.Column("attempts", sa.Integer, nullable=False), _text("content_hash", null=False),
     _text("created_at", null=False), _text("updated_at", null=False), _text("why"),
     sa.Index("outbox_state", "state", "id"), sa.Index("outbox_key", "key"))
+WAITING = ("pending", "in_flight", "ambiguous")
+"""The states of an outbox row that is still to be done."""
 audit = sa.Table(
     "audit", meta, sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False), _text("at", null=False),
     _text("actor", null=False), _text("what", null=False), _text("key"), _text("before"), _text("after"),
@@ -171,6 +173,11 @@ def note(connection: sa.Connection, name: str, value: str | None) -> None:
     """Keeps a small fact, such as a cursor, under a name."""
     connection.execute(notes.delete().where(notes.c.name == name))
     connection.execute(notes.insert().values(name=name, value=value))
+
+
+def noted(connection: sa.Connection, name: str) -> str | None:
+    """What is kept under a name, or None."""
+    return connection.scalar(sa.select(notes.c.value).where(notes.c.name == name))
 
 
 def stamp(at: dt.datetime) -> str:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import sqlalchemy as sa
 
 from churnkit.outreach.chain import record
 from churnkit.outreach.crm.base import Remote
-from churnkit.outreach.ledger import note, notes, stamp, tasks, writing
+from churnkit.outreach.ledger import note, noted, stamp, tasks, writing
 from churnkit.outreach.moves import Answer, answer, row_of
-from churnkit.outreach.runs import Enough, Run
+from churnkit.outreach.runs import Enough, Run, batches
 from churnkit.outreach.task import CLOSED
 
 FEW, SHARE = 5, 0.02
@@ -79,7 +80,7 @@ def look(run: Run) -> None:
 
 def held(connection: sa.Connection, crm: str) -> dict[str, str] | None:
     """Since when and why nothing is written, or None."""
-    kept = connection.scalar(sa.select(notes.c.value).where(notes.c.name == _held(crm)))
+    kept = noted(connection, _held(crm))
     return json.loads(kept) if kept else None
 
 
@@ -100,16 +101,29 @@ def survey(run: Run) -> Seen:
     with run.box.engine.connect() as connection:
         # Without a time of change of the CRM's own (files have one that any copying moves) only what is missing counts.
         witnesses = _newest(connection, run.crm.name) if run.crm.capabilities.modified else {}
-    wanted = dict.fromkeys(witnesses, False)
-    for keys in _open(run):
-        wanted = {key: there for key, there in wanted.items() if key not in keys}
+    closed = set(witnesses)
+    for rows in sent(run, tasks.c.status.not_in(CLOSED), columns=tasks.c.key):
+        keys = [row.key for row in rows]
+        closed -= set(keys)
         found = run.crm.find(keys)
         seen.open += len(keys)
         seen.missing += [key for key in keys if key not in found]
         _compare(seen, found, witnesses, tick)
-    if wanted:
-        _compare(seen, run.crm.find(list(wanted)[:run.crm.capabilities.batch]), witnesses, tick)
+    for some in batches(sorted(closed), run.crm.capabilities.batch):
+        _compare(seen, run.crm.find(some), witnesses, tick)
     return seen
+
+
+def sent(run: Run, *which: sa.ColumnElement[bool], columns: Any = tasks) -> Iterator[Sequence[Any]]:
+    """The rows of the tasks that were sent, or of `which` of them, a batch at a time, by key; `columns` may be few."""
+    last, query = "", sa.select(columns).where(tasks.c.remote_id.is_not(None), *which).order_by(tasks.c.key)
+    while True:
+        with run.box.engine.connect() as connection:
+            rows = connection.execute(query.where(tasks.c.key > last).limit(run.crm.capabilities.batch)).all()
+        if not rows:
+            return
+        last = rows[-1].key
+        yield rows
 
 
 def keep_newest(connection: sa.Connection, crm: str, news: Mapping[str, str], *, anew: bool = False) -> None:
@@ -137,7 +151,7 @@ def take_deletion(run: Run, connection: sa.Connection, key: str) -> bool:
 def _take_deletions(run: Run, connection: sa.Connection, missing: list[str]) -> int:
     """Where a CRM shows tasks late, one counts as deleted only when it is missing for longer than that."""
     name, now = f"missing:{run.crm.name}", run.clock.now()
-    kept = connection.scalar(sa.select(notes.c.value).where(notes.c.name == name))
+    kept = noted(connection, name)
     since = json.loads(kept) if kept else {}
     lag = run.crm.capabilities.lag
     first = {key: since.get(key, stamp(now)) for key in missing}
@@ -154,21 +168,8 @@ def _compare(seen: Seen, found: Mapping[str, Remote], witnesses: Mapping[str, st
                   if dt.datetime.fromisoformat(when[key]) + tick < dt.datetime.fromisoformat(witnesses[key])]
 
 
-def _open(run: Run) -> Iterator[list[str]]:
-    """The keys of the tasks that were sent and are open, a batch at a time."""
-    last, open_ = "", tasks.c.status.not_in(CLOSED)
-    query = sa.select(tasks.c.key).where(open_, tasks.c.remote_id.is_not(None)).order_by(tasks.c.key)
-    while True:
-        with run.box.engine.connect() as connection:
-            keys = list(connection.scalars(query.where(tasks.c.key > last).limit(run.crm.capabilities.batch)))
-        if not keys:
-            return
-        last = keys[-1]
-        yield keys
-
-
 def _newest(connection: sa.Connection, crm: str) -> dict[str, str]:
-    kept = connection.scalar(sa.select(notes.c.value).where(notes.c.name == f"newest:{crm}"))
+    kept = noted(connection, f"newest:{crm}")
     return json.loads(kept) if kept else {}
 
 

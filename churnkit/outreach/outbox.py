@@ -15,7 +15,7 @@ from churnkit.outreach import arms as draws
 from churnkit.outreach import chain, ledger, moves, people
 from churnkit.outreach.chain import record
 from churnkit.outreach.kept import Carried, Checked, Outcome, Put
-from churnkit.outreach.ledger import audit, outcomes, stamp, tasks, writing
+from churnkit.outreach.ledger import WAITING, audit, outcomes, stamp, tasks, writing
 from churnkit.outreach.life import SNOOZE, standings
 from churnkit.outreach.task import CLOSED, Task
 
@@ -120,12 +120,12 @@ class Outbox:
         """Every task that is not closed, ghosts too: what `plan` must know of."""
         return self.tasks(status=("open", "in_progress", "snoozed"))
 
-    def pending(self, states: Sequence[str] = ("pending", "in_flight", "ambiguous")) -> list[moves.Entry]:
+    def pending(self, states: Sequence[str] = WAITING) -> list[moves.Entry]:
         """The outbox's rows in these states, the oldest first."""
         with self.engine.connect() as connection:
             return moves.entries(connection, states)
 
-    def waiting(self, states: Sequence[str] = ("pending", "in_flight", "ambiguous")) -> int:
+    def waiting(self, states: Sequence[str] = WAITING) -> int:
         """How many rows of the outbox are in these states."""
         with self.engine.connect() as connection:
             return connection.scalar(sa.select(sa.func.count()).where(ledger.outbox.c.state.in_(states))) or 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,7 +70,7 @@ def repair(box: Outbox, crm: Crm, *, at: dt.datetime, by: str, deleted: bool = F
                 home.leave(connection, crm, run.when, by)
             look.hold(connection, crm.name, run.when, "a repair was begun and not ended")
         newest: dict[str, str] = {}
-        for rows in _sent(run):
+        for rows in look.sent(run):
             found = crm.find([row.key for row in rows]) if crm.capabilities.finds else {}
             newest |= look.changed_at(found.values())
             _mend(run, rows, found, by, mended, deleted=deleted)
@@ -118,18 +118,6 @@ def rebuild(box: Outbox, crm: Crm, *, at: dt.datetime, by: str, clock: Clock | N
 def _refuse_blind(crm: Crm, so: str) -> None:
     if not crm.capabilities.finds:
         raise OutreachError(f"'{crm.name}' cannot be asked for its tasks: {so}")
-
-
-def _sent(run: Run) -> Iterator[Sequence[Any]]:
-    """The rows of all tasks that were sent, a batch at a time."""
-    last, query = "", sa.select(tasks).where(tasks.c.remote_id.is_not(None)).order_by(tasks.c.key)
-    while True:
-        with run.box.engine.connect() as connection:
-            rows = connection.execute(query.where(tasks.c.key > last).limit(run.crm.capabilities.batch)).all()
-        if not rows:
-            return
-        last = rows[-1].key
-        yield rows
 
 
 def _mend(run: Run, rows: Sequence[Any], found: Mapping[str, Remote], by: str, mended: Mended, *,

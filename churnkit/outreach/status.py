@@ -13,13 +13,12 @@ from churnkit.cutoffs import duration
 from churnkit.errors import OutreachError, SettingsError
 from churnkit.outreach import dead, look
 from churnkit.outreach.crm.base import Portal
-from churnkit.outreach.ledger import note, notes, outbox, stamp, writing
+from churnkit.outreach.ledger import WAITING, note, noted, outbox, stamp, writing
 from churnkit.outreach.life import SNOOZE
 from churnkit.outreach.outbox import Outbox
 
 SLACK = 1.5
 """A sync is late when its last whole run began more than so many times the schedule's span ago."""
-WAITING = ("pending", "in_flight", "ambiguous")
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,7 @@ class Rules:
         if found.todo:
             raise OutreachError(f"The CRM is {said}, and not set up yet: {' '.join(found.todo)} Nothing was written. "
                                 "Run: churnkit crm setup.")
+
 
 @dataclass(frozen=True)
 class Status:
@@ -119,7 +119,7 @@ def status(box: Outbox, crm: str, now: dt.datetime, every: dt.timedelta | None =
         outbox.c.state.in_(WAITING)).group_by(outbox.c.state)
     with box.engine.connect() as connection:
         backlog = {row[0]: (row[1], row[2]) for row in connection.execute(counted)}
-        kept = connection.scalar(sa.select(notes.c.value).where(notes.c.name == f"runs:{crm}"))
+        kept = noted(connection, f"runs:{crm}")
         letters, held = dead.count(connection), look.held(connection, crm)
     told = json.loads(kept) if kept else {}
     whole = told.get("whole")
@@ -134,7 +134,7 @@ def remember(box: Outbox, crm: str, began: dt.datetime, *, whole: bool) -> None:
     """Keeps that a run ended, and whether it left nothing undone that it could have done."""
     name = f"runs:{crm}"
     with writing(box.engine) as connection:
-        kept = connection.scalar(sa.select(notes.c.value).where(notes.c.name == name))
+        kept = noted(connection, name)
         told = json.loads(kept) if kept else {}
         told |= {"ran": stamp(began)} | ({"whole": stamp(began)} if whole else {})
         note(connection, name, json.dumps(told))

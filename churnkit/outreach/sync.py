@@ -30,7 +30,7 @@ from churnkit.outreach.moves import CHUNK, Answer, answer, closing_words, recogn
 from churnkit.outreach.outbox import Outbox
 from churnkit.outreach.push import arrived, push
 from churnkit.outreach.runs import Clock, Enough, Run, SyncReport, batches, patiently
-from churnkit.outreach.status import WAITING, Rules, remember
+from churnkit.outreach.status import Rules, remember
 from churnkit.outreach.task import CLOSED
 from churnkit.schemas import raw_table
 
@@ -164,7 +164,7 @@ def _all_went(run: Run) -> bool:
     """Whether nothing waits any more; says else how much does, and why."""
     left = run.box.waiting()
     if left:
-        waits = ledger.outbox.c.state.in_(WAITING)
+        waits = ledger.outbox.c.state.in_(ledger.WAITING)
         with run.box.engine.connect() as connection:
             why = connection.scalar(sa.select(ledger.outbox.c.why).where(waits).order_by(
                 ledger.outbox.c.id.desc()).limit(1))
@@ -200,7 +200,7 @@ def _pull(run: Run, snooze_for: dt.timedelta) -> None:
     """People's answers and edits, each kept once: what is known already is no news."""
     name = f"cursor:{run.crm.name}"
     with run.box.engine.connect() as connection:
-        cursor = connection.scalar(sa.select(ledger.notes.c.value).where(ledger.notes.c.name == name))
+        cursor = ledger.noted(connection, name)
     for page in run.crm.changes(cursor):
         with writing(run.box.engine) as connection:
             run.lease.renew(connection)

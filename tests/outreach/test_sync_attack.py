@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 from small_clock import Clock
+from small_crm import remove, sent
 from small_tasks import AT, task
 
 from churnkit.errors import OutreachError
@@ -26,19 +27,6 @@ HOUR = dt.timedelta(hours=1)
 @pytest.fixture
 def clock():
     return Clock()
-
-
-def sent(outbox, clock, many, **capabilities):
-    """So many tasks, all of them in the CRM."""
-    crm = MemoryCrm(Capabilities(**capabilities))
-    outbox.put([task(n) for n in range(many)], at=AT)
-    sync(outbox, crm, at=AT, clock=clock)
-    return crm
-
-
-def remove(crm, *numbers):
-    """People delete tasks."""
-    crm.remove([crm.find([task(n).key])[task(n).key].remote_id for n in numbers])
 
 
 def test_a_word_of_this_afternoon_counts(outbox, clock):

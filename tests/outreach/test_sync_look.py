@@ -5,6 +5,7 @@ from copy import deepcopy
 
 import pytest
 from small_clock import Clock
+from small_crm import remove, sent
 from small_tasks import AT, task
 
 from churnkit.errors import OutreachError
@@ -21,19 +22,6 @@ HOUR = dt.timedelta(hours=1)
 @pytest.fixture
 def clock():
     return Clock()
-
-
-def sent(outbox, clock, many, **capabilities):
-    """So many tasks, all of them in the CRM."""
-    crm = MemoryCrm(Capabilities(**capabilities))
-    outbox.put([task(n) for n in range(many)], at=AT)
-    sync(outbox, crm, at=AT, clock=clock)
-    return crm
-
-
-def remove(crm, *numbers):
-    """People delete tasks."""
-    crm.remove([crm.find([task(n).key])[task(n).key].remote_id for n in numbers])
 
 
 def test_a_deletion_is_respected_and_recorded(outbox, clock):
@@ -111,6 +99,18 @@ def test_a_change_that_is_undone_is_a_backup(outbox, clock):
     assert outbox.tasks(account_id="A01")[0].status == "open"
     repair(outbox, crm, at=AT + 3 * HOUR, by="ada", clock=clock)
     assert sync(outbox, crm, at=AT + 3 * HOUR, clock=clock).problems == []
+
+
+@pytest.mark.parametrize("undone", range(8))
+def test_every_witness_is_asked_for(outbox, clock, undone):
+    """Closed tasks are looked for by the newest changes alone, however few a CRM tells at once."""
+    crm = sent(outbox, clock, 8, batch=3)
+    for n in range(8):
+        crm.person(task(n).key, AT + HOUR, status="completed", disposition="saved")
+    sync(outbox, crm, at=AT + HOUR, clock=clock)
+    crm.person(task(undone).key, AT, note="as it was yesterday")
+    report = sync(outbox, crm, at=AT + 2 * HOUR, clock=clock)
+    assert "1 of the newest changes are undone" in report.problems[0]
 
 
 def test_deleted_on_purpose(outbox, clock):
