@@ -14,7 +14,7 @@ from churnkit import jobs
 from churnkit.cutoffs import moment
 from churnkit.errors import ChurnkitError, SettingsError
 from churnkit.jobs.report import Report
-from churnkit.jobs.workspace import open_outbox, open_registry, open_store, workspace
+from churnkit.jobs.workspace import open_crm, open_outbox, open_registry, open_store, workspace
 from churnkit.settings import FILE, Settings, load
 
 log = logging.getLogger("churnkit")
@@ -112,8 +112,6 @@ def demo(folder: Path, accounts: int = 2000) -> Report:
 
 def doctor(folder: Path) -> Report:
     """Whether this machine and this workspace can do their work, one line per thing looked at."""
-    from churnkit.outreach.crm.base import connect
-
     rows = [_look("python", lambda: f"{sys.version_info.major}.{sys.version_info.minor}"),
             *(_look(name, lambda name=name: importlib.metadata.version(name))
               for name in ("duckdb", "ibis-framework", "feast", "mlflow", "lightgbm", "pandas")),
@@ -126,7 +124,7 @@ def doctor(folder: Path) -> Report:
                  _look("outbox", lambda: f"{len(open_outbox(settings).open_tasks())} open tasks"),
                  _look("feature repo", lambda: _feature_repo(settings)),
                  _look("models", lambda: _models(settings)),
-                 _look("CRM", lambda: connect(settings.crm, settings.crm_options, settings.root).check().name)]
+                 _look("CRM", lambda: open_crm(settings).check().name)]
     bad = [row for row in rows if not row["ok"]]
     notes = [f"{row['what']}: {row['found']}" for row in bad]
     return Report("doctor", rows=rows, notes=notes, data={"checks": rows}, code=1 if bad else 0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from churnkit.errors import OutreachError, did_you_mean
 from churnkit.jobs.report import HELD_BACK, Report
-from churnkit.jobs.workspace import open_outbox, workspace
+from churnkit.jobs.workspace import open_crm, open_outbox, workspace
 from churnkit.settings import Settings, load
 
 _SHORT = 12
@@ -18,13 +18,12 @@ _SHORT = 12
 
 def sync(settings: Settings, at: dt.datetime, *, dry_run: bool) -> Report:
     """Pending tasks to the CRM, answers back into the raw table outreach_outcomes."""
-    from churnkit.outreach.crm.base import connect
     from churnkit.outreach.status import Rules
     from churnkit.outreach.sync import sync as push
     from churnkit.outreach.sync import write_outcomes
 
     outbox, rules = open_outbox(settings), Rules.of(settings.crm_options)
-    crm = connect(settings.crm, settings.crm_options, settings.root)
+    crm = open_crm(settings)
     done = push(outbox, crm, at=at, dry_run=dry_run, rules=rules)
     if not dry_run:
         write_outcomes(outbox, settings.path(settings.raw) / "outreach_outcomes.csv")
@@ -75,12 +74,11 @@ def recall(folder: Path, run: str, at: dt.datetime, *, by: str) -> Report:
 
 def repair(folder: Path, at: dt.datetime, *, by: str, deleted: bool = False) -> Report:
     """After the CRM's backup was restored: what is missing there is queued again, or let go where it was `deleted`."""
-    from churnkit.outreach.crm.base import connect
     from churnkit.outreach.repair import repair as mend
     from churnkit.outreach.status import Rules
 
     with workspace(folder) as settings:
-        crm = connect(settings.crm, settings.crm_options, settings.root)
+        crm = open_crm(settings)
         done = mend(open_outbox(settings), crm, at=at, by=by, deleted=deleted, rules=Rules.of(settings.crm_options))
     said = (f"Repaired by {by}: {done.again} to be made again, {done.close} to be closed, {done.update} to be brought "
             f"up to date, {done.deleted} let go. The next sync sends it.")
@@ -89,12 +87,11 @@ def repair(folder: Path, at: dt.datetime, *, by: str, deleted: bool = False) -> 
 
 def rebuild(folder: Path, at: dt.datetime, *, by: str) -> Report:
     """A lost ledger is made anew from the tasks in the CRM."""
-    from churnkit.outreach.crm.base import connect
     from churnkit.outreach.repair import rebuild as make
     from churnkit.outreach.status import Rules
 
     with workspace(folder) as settings:
-        crm = connect(settings.crm, settings.crm_options, settings.root)
+        crm = open_crm(settings)
         done = make(open_outbox(settings), crm, at=at, by=by, rules=Rules.of(settings.crm_options))
     said = (f"Taken in from the CRM by {by}: {done.rebuilt}. People's answers come with the next sync; the control "
             "group's draws and ghosts come back from a backup of the outbox alone.")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from churnkit.learning.registry import Registry
     from churnkit.learning.targets import Target
+    from churnkit.outreach.crm.base import Crm
     from churnkit.outreach.outbox import Outbox
     from churnkit.signals.store import Store
     from churnkit.signals.tables import Tables
@@ -97,6 +98,13 @@ def open_outbox(settings: Settings) -> Outbox:
     from churnkit.outreach.outbox import Outbox
 
     return Outbox(settings.url(settings.outbox))
+
+
+def open_crm(settings: Settings) -> Crm:
+    """The workspace's CRM."""
+    from churnkit.outreach.crm.base import connect
+
+    return connect(settings.crm, settings.crm_options, settings.root)
 
 
 def save(settings: Settings, what: str, target: str, at: dt.datetime, frame: pd.DataFrame) -> None:
