@@ -1,4 +1,4 @@
-"""The room's fixtures: a HubSpot portal of a test's own."""
+"""The room's fixtures: a HubSpot portal and a Salesforce org of a test's own."""
 
 import sys
 from pathlib import Path
@@ -29,3 +29,16 @@ def portal(tmp_path, monkeypatch):
 def world(portal):
     """A portal that is set up."""
     return portal()
+
+
+@pytest.fixture
+def org(tmp_path):
+    """A Salesforce org that is set up; whatever was asked of it fits the contract."""
+    from salesforce_world import SalesforceWorld
+
+    from churnkit.testing.samples import AT
+
+    with SalesforceWorld(tmp_path) as made:
+        made.fake.now = lambda: AT
+        yield made
+        assert made.fake.violations == []

@@ -6,23 +6,20 @@ import sys
 
 import pytest
 from fake_salesforce import FakeSalesforce
-from salesforce_world import SalesforceWorld, new, only
+from salesforce_world import new, only
 
 from churnkit.errors import SettingsError
 from churnkit.outreach.crm.base import CrmDeniedError, CrmRefusedError, connect
 from churnkit.testing.samples import AT, CANARY, OWNERS, sample
+from churnkit.testing.stage import KEYS
 
 HOUR = dt.timedelta(hours=1)
-KEYS = [sample(n).key for n in range(12)]
 
 
 @pytest.fixture
-def world(tmp_path):
-    """An org that is set up; whatever was asked of it fits the contract."""
-    with SalesforceWorld(tmp_path) as made:
-        made.fake.now = lambda: AT
-        yield made
-        assert made.fake.violations == []
+def world(org):
+    """A Salesforce org."""
+    return org
 
 
 # which org, and whether it is ready

@@ -10,19 +10,15 @@ from salesforce_world import SalesforceWorld, certificate, new, only
 from churnkit.errors import SettingsError
 from churnkit.outreach.crm.base import CrmDeniedError, CrmDownError, CrmRefusedError, CrmUnsureError, connect
 from churnkit.outreach.crm.salesforce_faults import failure, heard
-from churnkit.testing.samples import AT, CANARY, sample
+from churnkit.testing.samples import CANARY, sample
 from churnkit.testing.server import FAULTS, Reply, Server
-
-KEYS = [sample(n).key for n in range(12)]
+from churnkit.testing.stage import KEYS
 
 
 @pytest.fixture
-def world(tmp_path):
-    """An org that is set up; whatever was asked of it fits the contract."""
-    with SalesforceWorld(tmp_path) as made:
-        made.fake.now = lambda: AT
-        yield made
-        assert made.fake.violations == []
+def world(org):
+    """A Salesforce org."""
+    return org
 
 
 # failures

@@ -4,25 +4,22 @@ import datetime as dt
 from dataclasses import replace
 
 import pytest
-from salesforce_world import SalesforceWorld, known, new, only
+from salesforce_world import known, new, only
 
 from churnkit.outreach.crm.base import CrmDeniedError, CrmDownError
 from churnkit.outreach.crm.salesforce_fields import Facts, create_of
 from churnkit.outreach.task import Task
 from churnkit.testing.samples import AT, OWNERS, sample
 from churnkit.testing.server import Reply
+from churnkit.testing.stage import KEYS
 
 HOUR = dt.timedelta(hours=1)
-KEYS = [sample(n).key for n in range(12)]
 
 
 @pytest.fixture
-def world(tmp_path):
-    """An org that is set up; whatever was asked of it fits the contract."""
-    with SalesforceWorld(tmp_path) as made:
-        made.fake.now = lambda: AT
-        yield made
-        assert made.fake.violations == []
+def world(org):
+    """A Salesforce org."""
+    return org
 
 
 # what is written
