@@ -9,7 +9,7 @@ import io
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -26,7 +26,7 @@ from churnkit.outreach.crm.words import cell, plain
 from churnkit.outreach.lease import Lease
 from churnkit.outreach.ledger import stamp, tasks, writing
 from churnkit.outreach.look import changed_at, keep_newest, look, take_deletion
-from churnkit.outreach.moves import CHUNK, Answer, answer, closing_words, recognise
+from churnkit.outreach.moves import CHUNK, Answer, answer, closing_words, recognise, suppressed
 from churnkit.outreach.outbox import Outbox
 from churnkit.outreach.push import arrived, push
 from churnkit.outreach.runs import Clock, Enough, Run, SyncReport, batches, patiently
@@ -74,14 +74,15 @@ def sync(outbox: Outbox, crm: Crm, *, at: dt.datetime, clock: Clock | None = Non
         BusyError: If another sync holds the lease.
         OutreachError: If the CRM is another portal than the one that is meant, or cannot be used at all.
     """
-    rules = rules or Rules()
+    clock, rules = clock or SystemClock(), rules or Rules()
     if dry_run:
-        with metered(outbox, crm, clock or SystemClock()):
+        with metered(outbox, crm, clock):
             portal = crm.check()
             rules.refuse_other(portal)
             with outbox.engine.connect() as connection:
                 home.refuse_other(connection, crm, portal)
-            return SyncReport(where=portal.name, differences=_differences(outbox, crm, at))
+                quiet = suppressed(connection, stamp(at), now=stamp(clock.now()))
+            return SyncReport(where=portal.name, differences=_differences(outbox, crm, quiet))
     with opened(outbox, crm, at=at, clock=clock) as run:
         report, began, whole = run.report, run.clock.now(), False
         if alone := alone_until(outbox.engine, crm.name, began):
@@ -270,9 +271,9 @@ def _same_words(theirs: str | None, ours: str) -> bool:
     return said == meant or (said.endswith("[...]") and meant.startswith(cut))
 
 
-def _differences(outbox: Outbox, crm: Crm, at: dt.datetime) -> list[dict[str, str]]:
-    """What a run would do, read only."""
-    waiting, table, quiet = outbox.pending(), [], outbox.suppressed(at)
+def _differences(outbox: Outbox, crm: Crm, quiet: Collection[str]) -> list[dict[str, str]]:
+    """What a run would do, read only; to the `quiet` accounts nothing new is sent."""
+    waiting, table = outbox.pending(), []
     found: dict[str, Remote] = {}
     for batch in batches(waiting, crm.capabilities.batch) if crm.capabilities.finds else ():
         found.update(crm.find([entry.key for entry in batch]))

@@ -35,6 +35,8 @@ def test_a_word_of_this_afternoon_counts(outbox, clock):
     clock.time = AT + 9 * HOUR
     outbox.finish(task(0).key, status="dismissed", by="ada", at=AT + 8 * HOUR, disposition="do_not_contact")
     crm = MemoryCrm()
+    shown = sync(outbox, crm, at=AT, clock=clock, dry_run=True).differences
+    assert [row["action"] for row in shown if row["key"] == "ab" * 20] == ["withhold"]
     assert sync(outbox, crm, at=AT, clock=clock).withheld == 1
     assert crm.tasks == []
 
